@@ -1,0 +1,51 @@
+// Stream: the order in which operations run on one device. On the CPU operations run at once, so
+// waiting is free; engine code is written for the asynchronous case and needs no branch.
+#pragma once
+
+#include <memory>
+
+#include "kernels/core/device.h"
+#include "kernels/core/thread_pool.h"
+
+namespace pbserve::kernels {
+
+using CudaHandle = void*;  // a cudaStream_t, opaque outside kernels/cuda/
+
+class Stream {
+ public:
+  static absl::StatusOr<Stream> create(Device device, int cpu_threads);
+  Stream(Stream&&) noexcept;
+  Stream& operator=(Stream&&) noexcept;
+  ~Stream();
+
+  bool is_cuda() const { return device_.kind == DeviceKind::kCuda; }
+  Device device() const { return device_; }
+  CudaHandle handle() const { return handle_; }
+  ThreadPool& pool() const { return *pool_; }  // REQUIRES: !is_cuda()
+
+  void synchronize() const;
+
+ private:
+  Stream() = default;
+
+  Device device_;
+  CudaHandle handle_ = nullptr;
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+// A mark in a stream's order. On the CPU it is reached as soon as it is recorded.
+class Event {
+ public:
+  explicit Event(const Stream& stream);
+  Event(Event&&) noexcept;
+  Event& operator=(Event&&) noexcept;
+  ~Event();
+
+  void record(const Stream& stream);
+  void wait() const;  // blocks the calling thread until the last record is reached
+
+ private:
+  CudaHandle handle_ = nullptr;
+};
+
+}  // namespace pbserve::kernels
