@@ -1,0 +1,50 @@
+// Text <-> token ids, from tokenizer.json (byte-level BPE) or tokenizer.model (SentencePiece).
+// Immutable after loading; any thread may use it. StreamDecoder is its per-sequence cursor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/core/status.h"
+
+namespace pbserve::models {
+
+struct EncodeOptions {
+  bool add_special_tokens = true;    // what the post-processor adds (begin of text)
+  bool parse_special_tokens = true;  // "<|im_end|>" in the text becomes its id
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Reads <folder>/tokenizer.json, else <folder>/tokenizer.model. Anything in the file that would
+  // change the ids and is not implemented is refused by name.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> load(const std::string& folder);
+
+  // REQUIRES nothing of `text`: invalid UTF-8 is kInvalidArgument with the byte offset.
+  virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
+                                                      EncodeOptions options) const = 0;
+
+  // Bytes of one token; not always whole characters. Ids outside [0, vocab_size) give nothing.
+  virtual std::string token_bytes(int32_t id) const = 0;
+
+  // Added tokens marked special (begin, end, roles): skipped in output by default.
+  virtual bool is_special(int32_t id) const = 0;
+
+  // The id of an added token or vocabulary entry by its exact text.
+  virtual std::optional<int32_t> token_id(std::string_view token) const = 0;
+
+  // One more than the largest id.
+  virtual int32_t vocab_size() const = 0;
+
+  // The text of all ids; incomplete characters become U+FFFD.
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
+};
+
+}  // namespace pbserve::models
