@@ -1,0 +1,68 @@
+// EngineConfig: every limit of the engine, with its default. The server fills it from the config
+// file and the flags; validate() refuses a broken limit by name, with the allowed range.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "engine/request.h"
+#include "kernels/core/status.h"
+#include "kernels/ops/pbs.h"
+
+namespace pbserve::engine {
+
+struct ModelOptions {
+  std::string path;                  // a Hugging Face folder
+  std::string served_name;           // empty: the folder's name
+  std::string load_format = "auto";  // auto | dummy (seeded random weights)
+  std::string dtype = "bfloat16";    // bfloat16 | float32 (CPU only)
+  std::string hf_overrides;          // JSON merge patch over config.json, or empty
+  int64_t max_model_len = 0;         // 0 = auto: the model's own, as far as the cache holds
+};
+
+struct DeviceOptions {
+  std::string kind = "auto";             // auto | cpu | cuda
+  int32_t cpu_threads = 0;               // 0 = one per hardware thread
+  double gpu_memory_utilization = 0.9;   // share of the GPU's memory taken at start-up
+  int64_t kv_cache_bytes = 0;            // 0 = auto: what utilization leaves (GPU); on the CPU
+                                         // four full contexts, at most a quarter of free memory
+};
+
+struct SchedulerOptions {
+  int32_t max_num_seqs = 64;              // sequences decoding together
+  int64_t max_num_batched_tokens = 2048;  // rows of packed short prompts prefilled together
+  double prefill_slice_ms = 100;          // prefill work between two decode steps
+  int64_t max_num_queued_reqs = 1024;
+  int64_t max_num_queued_tokens = 4 << 20;
+  bool overlap = true;                    // plan a step while the one before it runs
+  bool enable_prefix_caching = true;
+};
+
+struct PbsOptions {
+  SparseMode mode = SparseMode::kAuto;
+  kernels::PbsParams params;
+  int64_t span = 8192;        // C: queries planned together; 0 = the whole prompt
+  int64_t min_tokens = 8192;  // auto: prompts, and last spans, shorter than this run dense
+  int32_t dense_layers = 0;   // the first layers that always run dense
+  float threshold_min = 0.05f;  // lowest threshold a request may ask for
+};
+
+struct RequestLimits {
+  int32_t max_stop_strings = 16;
+  int32_t max_stop_bytes = 256;       // of one stop string
+  int32_t max_stop_token_ids = 16;
+  int32_t max_cache_salt_bytes = 1024;
+};
+
+struct EngineConfig {
+  ModelOptions model;
+  DeviceOptions device;
+  SchedulerOptions scheduler;
+  PbsOptions pbs;
+  RequestLimits limits;
+};
+
+// kInvalidArgument names the key ("scheduler.max_num_seqs"), the value and the allowed range.
+absl::Status validate(const EngineConfig& config);
+
+}  // namespace pbserve::engine

@@ -1,0 +1,75 @@
+// Engine: the only door into the serving core. Owns the model, the cache, the threads. One thread
+// owns all state that changes; callers talk to it through bounded queues.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/config.h"
+#include "engine/metrics.h"
+#include "engine/request.h"
+
+namespace pbserve::engine {
+
+// Fixed at start-up.
+struct EngineInfo {
+  std::string model_name;
+  std::string architecture;
+  std::string device;          // "CPU: AMD EPYC, 2 threads"
+  std::string dtype;
+  int64_t max_model_len = 0;   // tokens of prompt and output together
+  int64_t num_pages = 0;
+  int64_t page_size = 0;       // tokens
+  int64_t vocab_size = 0;
+  std::string sparse_attention;  // "pbs antidiagonal/8 top_p 0.9 span 8192 segment 256 ..."
+};
+
+struct EngineLoad {
+  int64_t num_running = 0;   // prefilling or decoding
+  int64_t num_waiting = 0;
+  int64_t num_pages_used = 0;    // held by requests
+  int64_t num_pages_cached = 0;  // held by the prefix cache alone
+};
+
+class Engine {
+ public:
+  // Loads the model and takes all memory. Errors say what is wrong with which file or limit.
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const EngineConfig& config);
+  ~Engine();  // cancels what is left
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  using Handle = uint64_t;
+
+  // Thread-safe; renders, tokenises and validates on the calling thread, then queues. If it fails
+  // the sink is destroyed unused:
+  //   kInvalidArgument    a field is wrong, or the prompt is too long: names field, value, limit
+  //   kResourceExhausted  the queue is full: try again later
+  //   kUnavailable        draining
+  absl::StatusOr<Handle> submit(Request request, std::unique_ptr<ResponseSink> sink);
+
+  // Thread-safe, idempotent; the sink's on_done follows with kCancelled unless it came before.
+  void cancel(Handle handle);
+
+  // Refuses new requests from here on. Returns true when the running ones have finished, false if
+  // `timeout_ms` passed first; what is left is cancelled then.
+  bool drain(int64_t timeout_ms);
+
+  absl::StatusOr<std::vector<int32_t>> tokenize(const Prompt& prompt, bool add_special_tokens) const;
+  absl::StatusOr<std::string> detokenize(std::span<const int32_t> ids) const;
+  std::string token_text(int32_t id) const;
+
+  const EngineInfo& info() const;
+  EngineLoad load() const;
+  const Metrics& metrics() const;
+
+ private:
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pbserve::engine

@@ -1,0 +1,46 @@
+// Metrics: counters, gauges and histograms under the names dashboards know, prefix `pbserve:`.
+// Any thread may update or render.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/request.h"
+
+namespace pbserve::engine {
+
+class Metrics {
+ public:
+  explicit Metrics(const std::string& model_name);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // After every step, by the engine thread.
+  struct Gauges {
+    int64_t num_running = 0;
+    int64_t num_waiting = 0;
+    int64_t num_pages_used = 0;
+    int64_t num_pages_cached = 0;
+    int64_t num_pages = 1;
+  };
+  void set_gauges(const Gauges& gauges);
+  void count_preemption();
+  void count_prefix_cache(int64_t queried_tokens, int64_t hit_tokens);
+  void observe_step(int64_t num_prefill_tokens, int64_t num_decode_tokens);
+
+  // By the output stage.
+  void observe_first_token(double seconds);
+  void observe_inter_token(double seconds);
+  void observe_finished(const Completion& completion, double e2e_seconds);
+  void count_rejected(const std::string& reason);  // queue_full, invalid, draining
+
+  // Prometheus text format.
+  std::string render() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pbserve::engine
