@@ -21,11 +21,11 @@ struct ModelOptions {
 };
 
 struct DeviceOptions {
-  std::string kind = "auto";             // auto | cpu | cuda
-  int32_t cpu_threads = 0;               // 0 = one per hardware thread
-  double gpu_memory_utilization = 0.9;   // share of the GPU's memory taken at start-up
-  int64_t kv_cache_bytes = 0;            // 0 = auto: what utilization leaves (GPU); on the CPU
-                                         // four full contexts, at most a quarter of free memory
+  std::string kind = "auto";            // auto | cpu | cuda
+  int32_t cpu_threads = 0;              // 0 = one per hardware thread
+  double gpu_memory_utilization = 0.9;  // share of the GPU's memory taken at start-up
+  int64_t kv_cache_bytes = 0;           // 0 = auto: what utilization leaves (GPU); on the CPU
+                                        // four full contexts, at most a quarter of free memory
 };
 
 struct SchedulerOptions {
@@ -34,22 +34,23 @@ struct SchedulerOptions {
   double prefill_slice_ms = 100;          // prefill work between two decode steps
   int64_t max_num_queued_reqs = 1024;
   int64_t max_num_queued_tokens = 4 << 20;
-  bool overlap = true;                    // plan a step while the one before it runs
+  bool overlap = false;  // plan a step while the one before it runs: hides the host behind a GPU;
+                         // on the CPU, where nothing runs meanwhile, it delays every token a step
   bool enable_prefix_caching = true;
 };
 
 struct PbsOptions {
   SparseMode mode = SparseMode::kAuto;
   kernels::PbsParams params;
-  int64_t span = 8192;        // C: queries planned together; 0 = the whole prompt
-  int64_t min_tokens = 8192;  // auto: prompts, and last spans, shorter than this run dense
-  int32_t dense_layers = 0;   // the first layers that always run dense
+  int64_t span = 8192;          // C: queries planned together; 0 = the whole prompt
+  int64_t min_tokens = 8192;    // auto: prompts, and last spans, shorter than this run dense
+  int32_t dense_layers = 0;     // the first layers that always run dense
   float threshold_min = 0.05f;  // lowest threshold a request may ask for
 };
 
 struct RequestLimits {
   int32_t max_stop_strings = 16;
-  int32_t max_stop_bytes = 256;       // of one stop string
+  int32_t max_stop_bytes = 256;  // of one stop string
   int32_t max_stop_token_ids = 16;
   int32_t max_cache_salt_bytes = 1024;
 };

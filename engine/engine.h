@@ -18,17 +18,17 @@ namespace pbserve::engine {
 struct EngineInfo {
   std::string model_name;
   std::string architecture;
-  std::string device;          // "CPU: AMD EPYC, 2 threads"
+  std::string device;  // "CPU: AMD EPYC, 2 threads"
   std::string dtype;
-  int64_t max_model_len = 0;   // tokens of prompt and output together
+  int64_t max_model_len = 0;  // tokens of prompt and output together
   int64_t num_pages = 0;
-  int64_t page_size = 0;       // tokens
+  int64_t page_size = 0;  // tokens
   int64_t vocab_size = 0;
   std::string sparse_attention;  // "pbs antidiagonal/8 top_p 0.9 span 8192 segment 256 ..."
 };
 
 struct EngineLoad {
-  int64_t num_running = 0;   // prefilling or decoding
+  int64_t num_running = 0;  // prefilling or decoding
   int64_t num_waiting = 0;
   int64_t num_pages_used = 0;    // held by requests
   int64_t num_pages_cached = 0;  // held by the prefix cache alone
@@ -58,7 +58,8 @@ class Engine {
   // `timeout_ms` passed first; what is left is cancelled then.
   bool drain(int64_t timeout_ms);
 
-  absl::StatusOr<std::vector<int32_t>> tokenize(const Prompt& prompt, bool add_special_tokens) const;
+  absl::StatusOr<std::vector<int32_t>> tokenize(const Prompt& prompt,
+                                                bool add_special_tokens) const;
   absl::StatusOr<std::string> detokenize(std::span<const int32_t> ids) const;
   std::string token_text(int32_t id) const;
 

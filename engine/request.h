@@ -25,14 +25,14 @@ struct ChatPrompt {
 using Prompt = std::variant<std::string, std::vector<int32_t>, ChatPrompt>;
 
 enum class SparseMode : uint8_t {
-  kAuto,   // PBS from pbs.min_tokens on, dense below
+  kAuto,  // PBS from pbs.min_tokens on, dense below
   kDense,
-  kPbs,    // PBS whatever the length
+  kPbs,  // PBS whatever the length
 };
 
 struct SparseAttention {
-  std::optional<SparseMode> mode;   // unset: the server's pbs.mode
-  std::optional<float> threshold;   // unset: the server's pbs.threshold
+  std::optional<SparseMode> mode;  // unset: the server's pbs.mode
+  std::optional<float> threshold;  // unset: the server's pbs.threshold
 };
 
 // Unset fields take generation_config.json's value, else the one written here.
@@ -41,7 +41,7 @@ struct SamplingParams {
   std::optional<float> top_p;        // 1
   std::optional<int32_t> top_k;      // 0 = all
   float min_p = 0.0f;
-  std::optional<uint64_t> seed;      // random
+  std::optional<uint64_t> seed;  // random
 };
 
 struct StopRules {
@@ -75,25 +75,25 @@ struct Usage {
 
 // Durations of one request; -1 where the phase was not reached.
 struct Timings {
-  double queue_ms = -1;           // submit -> first slice of prefill
-  double prefill_ms = -1;         // first slice -> prompt done
-  double first_token_ms = -1;     // submit -> first token
-  double generation_ms = -1;      // first token -> last token
+  double queue_ms = -1;        // submit -> first slice of prefill
+  double prefill_ms = -1;      // first slice -> prompt done
+  double first_token_ms = -1;  // submit -> first token
+  double generation_ms = -1;   // first token -> last token
   double mean_inter_token_ms = -1;
 };
 
 // What prefill attention actually computed.
 struct SparseReport {
   SparseMode mode_used = SparseMode::kDense;  // kDense or kPbs
-  double density = 1.0;                // attended blocks / causal blocks, PBS spans and dense
-                                       // spans together; 1 where nothing was computed
-  std::vector<double> layer_densities; // one per layer
+  double density = 1.0;                 // attended blocks / causal blocks, PBS spans and dense
+                                        // spans together; 1 where nothing was computed
+  std::vector<double> layer_densities;  // one per layer
 };
 
 struct Accepted {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;   // found at arrival; eviction before the start may lower it
-  int64_t queue_position = 0;  // requests that start earlier
+  int64_t cached_tokens = 0;      // found at arrival; eviction before the start may lower it
+  int64_t queue_position = 0;     // requests that start earlier
   double estimated_ttft_ms = -1;  // from the measured prefill rate; -1 before there is one
 };
 

@@ -1,0 +1,104 @@
+// The ranges of every limit. A value outside stops the start, with key, value and range.
+#include "engine/config.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace pbserve::engine {
+
+namespace {
+
+constexpr int64_t kTokensMax = 1 << 30;  // positions are 32-bit, with room for sums of two
+constexpr int64_t kBytesMax = int64_t{1} << 50;
+
+template <class T>
+absl::Status require_range(const char* key, T value, T low, T high) {
+  if (low <= value && value <= high) return absl::OkStatus();  // false for NaN
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " is ", value, ", must be in [", low, ", ", high, "]"));
+}
+
+absl::Status require_one_of(const char* key, const std::string& value,
+                            std::initializer_list<const char*> allowed) {
+  if (std::ranges::find(allowed, value) != allowed.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " is \"", value, "\", must be one of ", absl::StrJoin(allowed, ", ")));
+}
+
+absl::Status require_multiple(const char* key, int64_t value, int64_t unit, const char* unit_name) {
+  if (value % unit == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, " is ", value, ", must be a multiple of ", unit_name, " (", unit, ")"));
+}
+
+absl::Status validate(const ModelOptions& model, const DeviceOptions& device) {
+  if (model.path.empty()) {
+    return absl::InvalidArgumentError("model.path is empty, must name a Hugging Face folder");
+  }
+  RETURN_IF_ERROR(require_one_of("model.load_format", model.load_format, {"auto", "dummy"}));
+  RETURN_IF_ERROR(require_one_of("model.dtype", model.dtype, {"bfloat16", "float32"}));
+  RETURN_IF_ERROR(
+      require_range<int64_t>("model.max_model_len", model.max_model_len, 0, kTokensMax));
+  RETURN_IF_ERROR(require_one_of("device.kind", device.kind, {"auto", "cpu", "cuda"}));
+  if (device.kind == "cuda" && model.dtype == "float32") {
+    return absl::InvalidArgumentError(
+        "model.dtype is \"float32\", must be bfloat16 with device.kind \"cuda\"");
+  }
+  RETURN_IF_ERROR(require_range("device.cpu_threads", device.cpu_threads, 0, 1024));
+  RETURN_IF_ERROR(
+      require_range("device.gpu_memory_utilization", device.gpu_memory_utilization, 0.01, 1.0));
+  return require_range<int64_t>("device.kv_cache_bytes", device.kv_cache_bytes, 0, kBytesMax);
+}
+
+absl::Status validate(const SchedulerOptions& scheduler) {
+  RETURN_IF_ERROR(require_range("scheduler.max_num_seqs", scheduler.max_num_seqs, 1, 4096));
+  RETURN_IF_ERROR(require_range<int64_t>("scheduler.max_num_batched_tokens",
+                                         scheduler.max_num_batched_tokens, 1, 1 << 20));
+  RETURN_IF_ERROR(
+      require_range("scheduler.prefill_slice_ms", scheduler.prefill_slice_ms, 0.01, 60000.0));
+  RETURN_IF_ERROR(require_range<int64_t>("scheduler.max_num_queued_reqs",
+                                         scheduler.max_num_queued_reqs, 1, 1 << 20));
+  return require_range<int64_t>("scheduler.max_num_queued_tokens", scheduler.max_num_queued_tokens,
+                                1, kBytesMax);
+}
+
+absl::Status validate(const PbsOptions& pbs) {
+  const kernels::PbsParams& params = pbs.params;
+  RETURN_IF_ERROR(require_range<int32_t>("pbs.segment", params.segment, kernels::kPbsBlock, 256));
+  RETURN_IF_ERROR(
+      require_multiple("pbs.segment", params.segment, kernels::kPbsBlock, "the page size"));
+  if (params.stride != 8 && params.stride != 16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pbs.stride is ", params.stride, ", must be 8 or 16"));
+  }
+  RETURN_IF_ERROR(require_range("pbs.threshold_min", pbs.threshold_min, 0.0f, 1.0f));
+  RETURN_IF_ERROR(require_range("pbs.threshold", params.threshold, pbs.threshold_min, 1.0f));
+  RETURN_IF_ERROR(require_range<int64_t>("pbs.span", pbs.span, 0, kTokensMax));
+  RETURN_IF_ERROR(require_multiple("pbs.span", pbs.span, params.segment, "pbs.segment"));
+  RETURN_IF_ERROR(require_range<int64_t>("pbs.min_tokens", pbs.min_tokens, 0, kTokensMax));
+  return require_range("pbs.dense_layers", pbs.dense_layers, 0, 1024);
+}
+
+absl::Status validate(const RequestLimits& limits) {
+  constexpr int32_t kListMax = 1024;
+  constexpr int32_t kTextMax = 65536;  // bytes
+  RETURN_IF_ERROR(require_range("limits.max_stop_strings", limits.max_stop_strings, 0, kListMax));
+  RETURN_IF_ERROR(require_range("limits.max_stop_bytes", limits.max_stop_bytes, 1, kTextMax));
+  RETURN_IF_ERROR(
+      require_range("limits.max_stop_token_ids", limits.max_stop_token_ids, 0, kListMax));
+  return require_range("limits.max_cache_salt_bytes", limits.max_cache_salt_bytes, 0, kTextMax);
+}
+
+}  // namespace
+
+absl::Status validate(const EngineConfig& config) {
+  RETURN_IF_ERROR(validate(config.model, config.device));
+  RETURN_IF_ERROR(validate(config.scheduler));
+  RETURN_IF_ERROR(validate(config.pbs));
+  return validate(config.limits);
+}
+
+}  // namespace pbserve::engine

@@ -1,0 +1,148 @@
+// Start-up and the doors of the engine; the loop behind them is engine_loop.cc.
+#include "engine/engine.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/engine_loop.h"
+#include "engine/intake.h"
+#include "engine/memory_plan.h"
+#include "spdlog/spdlog.h"
+
+namespace pbserve::engine {
+
+namespace {
+
+std::string model_name(const ModelOptions& model) {
+  if (!model.served_name.empty()) return model.served_name;
+  const auto path = std::filesystem::path(model.path).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+absl::StatusOr<std::optional<models::ChatTemplate>> load_chat_template(const std::string& folder) {
+  absl::StatusOr<models::ChatTemplate> loaded = models::ChatTemplate::load(folder);
+  if (absl::IsNotFound(loaded.status())) return std::nullopt;
+  RETURN_IF_ERROR(loaded.status());
+  return std::optional(*std::move(loaded));
+}
+
+absl::StatusOr<models::WeightStore> load_weights(const ModelOptions& options,
+                                                 const models::ModelConfig& config,
+                                                 const kernels::Stream& stream) {
+  const auto dtype = options.dtype == "float32" ? kernels::DType::kF32 : kernels::DType::kBF16;
+  if (options.load_format == "dummy") {
+    constexpr uint64_t kSeed = 1;
+    return models::WeightStore::dummy(config, dtype, kSeed, stream);
+  }
+  return models::WeightStore::load(options.path, config, dtype, stream);
+}
+
+}  // namespace
+
+// Members in order of construction; destroyed in reverse.
+struct Engine::Impl {
+  EngineInfo info;
+  kernels::Stream stream;
+  std::unique_ptr<models::Tokenizer> tokenizer;
+  Intake intake;
+  models::Transformer transformer;
+  std::unique_ptr<KvCachePool> pool;
+  std::unique_ptr<ModelRunner> runner;
+  Metrics metrics;
+  std::unique_ptr<EngineLoop> loop;
+  std::atomic<SequenceId> next_id = 1;
+};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config) {
+  RETURN_IF_ERROR(validate(config));
+  const std::string& folder = config.model.path;
+  ASSIGN_OR_RETURN(const models::ModelConfig model,
+                   models::load_model_config(folder, config.model.hf_overrides));
+  ASSIGN_OR_RETURN(models::GenerationDefaults defaults, models::load_generation_defaults(folder));
+  ASSIGN_OR_RETURN(auto tokenizer, models::Tokenizer::load(folder));
+  ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
+  ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
+  spdlog::info("device: {}", choice.reason);
+  ASSIGN_OR_RETURN(auto stream, kernels::Stream::create(choice.device, config.device.cpu_threads));
+  ASSIGN_OR_RETURN(auto weights, load_weights(config.model, model, stream));
+  ASSIGN_OR_RETURN(auto transformer,
+                   models::Transformer::create(model, std::move(weights), stream));
+  ASSIGN_OR_RETURN(const kernels::DeviceInfo device, kernels::device_info(choice.device));
+  ASSIGN_OR_RETURN(const MemoryPlan memory, plan_memory(config, model, transformer.dtype(),
+                                                        choice.device, device.free_bytes));
+
+  const EngineInfo info{
+      .model_name = model_name(config.model),
+      .architecture = model.architecture,
+      .device = device.name,
+      .dtype = std::string(kernels::name_of(transformer.dtype())),
+      .max_model_len = memory.max_model_len,
+      .num_pages = memory.num_pages,
+      .page_size = kernels::kPageSize,
+      .vocab_size = model.vocab_size,
+      .sparse_attention = attention_signature(config.pbs, config.pbs.params.threshold)};
+  const IntakeLimits limits{.vocab_size = model.vocab_size, .max_model_len = memory.max_model_len};
+  Intake intake(config, limits, *tokenizer, std::move(chat_template), std::move(defaults));
+  auto impl = std::unique_ptr<Impl>(new Impl{.info = info,
+                                             .stream = std::move(stream),
+                                             .tokenizer = std::move(tokenizer),
+                                             .intake = std::move(intake),
+                                             .transformer = std::move(transformer),
+                                             .pool = nullptr,
+                                             .runner = nullptr,
+                                             .metrics = Metrics(info.model_name),
+                                             .loop = nullptr});
+  const KvCacheShape shape{.num_layers = model.num_layers,
+                           .num_kv_heads = model.num_kv_heads,
+                           .head_dim = model.head_dim,
+                           .dtype = impl->transformer.dtype()};
+  ASSIGN_OR_RETURN(impl->pool, KvCachePool::create(choice.device, shape, memory.num_pages));
+  ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(memory.runner, config.pbs, impl->transformer,
+                                                     *impl->pool, impl->stream));
+  impl->loop = std::make_unique<EngineLoop>(config, memory.runner, *impl->pool, *impl->runner,
+                                            *impl->tokenizer, impl->metrics);
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<ResponseSink> sink) {
+  const SequenceId id = impl_->next_id.fetch_add(1);
+  absl::StatusOr<SequenceSpec> spec = impl_->intake.admit(request, id);
+  absl::Status status = spec.status();
+  if (status.ok()) {
+    status = impl_->loop->submit(*std::move(spec), Intake::output_rules(request), std::move(sink));
+  }
+  if (status.ok()) return id;
+  impl_->metrics.count_rejected(absl::IsResourceExhausted(status) ? "queue_full"
+                                : absl::IsUnavailable(status)     ? "draining"
+                                                                  : "invalid");
+  return status;
+}
+
+void Engine::cancel(Handle handle) { impl_->loop->cancel(handle); }
+
+bool Engine::drain(int64_t timeout_ms) {
+  return impl_->loop->drain(std::chrono::milliseconds(timeout_ms));
+}
+
+absl::StatusOr<std::vector<int32_t>> Engine::tokenize(const Prompt& prompt,
+                                                      bool add_special_tokens) const {
+  return impl_->intake.tokenize(prompt, add_special_tokens);
+}
+
+absl::StatusOr<std::string> Engine::detokenize(std::span<const int32_t> ids) const {
+  const std::vector<int32_t> copy(ids.begin(), ids.end());
+  RETURN_IF_ERROR(impl_->intake.tokenize(copy, false).status());  // every id exists
+  return impl_->tokenizer->decode(ids, /*skip_special_tokens=*/false);
+}
+
+std::string Engine::token_text(int32_t id) const { return impl_->tokenizer->token_bytes(id); }
+
+const EngineInfo& Engine::info() const { return impl_->info; }
+EngineLoad Engine::load() const { return impl_->loop->load(); }
+const Metrics& Engine::metrics() const { return impl_->metrics; }
+
+}  // namespace pbserve::engine

@@ -1,0 +1,283 @@
+#include "engine/engine_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "spdlog/spdlog.h"
+
+namespace pbserve::engine {
+
+namespace {
+
+double ms_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double, std::milli>(end - begin).count();
+}
+
+SchedulerLimits scheduler_limits(const SchedulerOptions& options, const RunnerLimits& limits) {
+  return {.num_slots = limits.num_slots,
+          .spans = limits.spans,
+          .slice_ms = options.prefill_slice_ms,
+          .prefix_caching = options.enable_prefix_caching};
+}
+
+SparseReport sparse_report(const Sequence& sequence) {
+  SparseReport report;
+  report.mode_used = sequence.spec().pbs ? SparseMode::kPbs : SparseMode::kDense;
+  int64_t attended = 0;
+  int64_t causal = 0;
+  const auto share = [](int64_t part, int64_t whole) {
+    return whole == 0 ? 1.0 : static_cast<double>(part) / static_cast<double>(whole);
+  };
+  for (size_t layer = 0; layer < sequence.density.causal.size(); ++layer) {
+    attended += sequence.density.attended[layer];
+    causal += sequence.density.causal[layer];
+    report.layer_densities.push_back(
+        share(sequence.density.attended[layer], sequence.density.causal[layer]));
+  }
+  report.density = share(attended, causal);
+  return report;
+}
+
+Completion completion_of(const FinishedSequence& finished) {
+  const Sequence& sequence = *finished.sequence;
+  Completion completion;
+  completion.status = finished.status;
+  completion.reason = finished.reason;
+  completion.usage = {.prompt_tokens = sequence.num_prompt(),
+                      .cached_tokens = std::max<int64_t>(sequence.first_cached, 0),
+                      .completion_tokens = sequence.num_generated()};
+  if (sequence.first_cached >= 0) {
+    completion.timings.queue_ms = ms_between(sequence.spec().submitted, sequence.prefill_begin);
+  }
+  if (sequence.prefill_end != Clock::time_point{}) {
+    completion.timings.prefill_ms = ms_between(sequence.prefill_begin, sequence.prefill_end);
+  }
+  completion.sparse = sparse_report(sequence);
+  return completion;
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, KvCachePool& pool,
+                       ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics)
+    : options_(config.scheduler),
+      pool_(pool),
+      runner_(runner),
+      metrics_(metrics),
+      scheduler_(scheduler_limits(config.scheduler, limits), pool),
+      output_(tokenizer, metrics, [this](SequenceId id) { cancel(id); }),
+      inbox_(static_cast<size_t>(config.scheduler.max_num_queued_reqs)),
+      thread_([this] { run(); }) {}
+
+EngineLoop::~EngineLoop() {
+  draining_ = true;
+  inbox_.push_over_limit(CancelAll{});
+  inbox_.close();
+  thread_.join();
+}
+
+// ---- any thread ----
+
+absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
+                                std::unique_ptr<ResponseSink> sink) {
+  if (draining_) return absl::UnavailableError("the server is shutting down");
+  const int64_t waiting = num_waiting_ + static_cast<int64_t>(inbox_.size());
+  if (waiting >= options_.max_num_queued_reqs) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(waiting, " requests are waiting, the limit is ", options_.max_num_queued_reqs,
+                     " (--max-num-queued-reqs)"));
+  }
+  const auto prompt = static_cast<int64_t>(spec.prompt.size());
+  if (waiting > 0 && num_waiting_tokens_ + prompt > options_.max_num_queued_tokens) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        num_waiting_tokens_.load(), " prompt tokens are waiting, with this prompt's ", prompt,
+        " the limit of ", options_.max_num_queued_tokens, " (--max-num-queued-tokens) is passed"));
+  }
+  {
+    std::lock_guard lock(live_mutex_);
+    ++num_live_;
+  }
+  const PushResult pushed =
+      inbox_.try_push(NewRequest{std::move(spec), std::move(rules), std::move(sink)});
+  if (pushed == PushResult::kOk) return absl::OkStatus();
+  std::lock_guard lock(live_mutex_);
+  --num_live_;
+  if (pushed == PushResult::kClosed) return absl::UnavailableError("the server is shutting down");
+  return absl::ResourceExhaustedError(absl::StrCat("the queue of ", options_.max_num_queued_reqs,
+                                                   " requests (--max-num-queued-reqs) is full"));
+}
+
+void EngineLoop::cancel(SequenceId id) { inbox_.push_over_limit(Cancel{id}); }
+
+bool EngineLoop::drain(std::chrono::milliseconds timeout) {
+  draining_ = true;
+  std::unique_lock lock(live_mutex_);
+  const bool done = all_done_.wait_for(lock, timeout, [this] { return num_live_ == 0; });
+  lock.unlock();
+  if (!done) inbox_.push_over_limit(CancelAll{});
+  return done;
+}
+
+EngineLoad EngineLoop::load() const {
+  return {.num_running = num_running_,
+          .num_waiting = num_waiting_ + static_cast<int64_t>(inbox_.size()),
+          .num_pages_used = num_pages_used_,
+          .num_pages_cached = num_pages_cached_};
+}
+
+// ---- engine thread ----
+
+void EngineLoop::run() {
+  bool worked = false;
+  while (receive(/*may_sleep=*/!worked)) worked = take_turn();
+  while (runner_.num_in_flight() > 0) commit(runner_.collect());
+}
+
+// False once the inbox is closed and every message in it has been handled.
+bool EngineLoop::receive(bool may_sleep) {
+  // An idle engine wakes up for deadlines of waiting requests only.
+  constexpr std::chrono::milliseconds kLongestSleep{200};
+  messages_.clear();
+  const auto timeout = may_sleep ? kLongestSleep : std::chrono::milliseconds(0);
+  const bool open = inbox_.wait_and_take_all(messages_, timeout);
+  for (Message& message : messages_) {
+    std::visit([this](auto& what) { handle(std::move(what)); }, message);
+  }
+  if (!messages_.empty()) publish_load();
+  return open;
+}
+
+void EngineLoop::handle(NewRequest request) {
+  const SequenceId id = request.spec.id;
+  Accepted accepted{.prompt_tokens = static_cast<int64_t>(request.spec.prompt.size()),
+                    .cached_tokens = 0,
+                    .queue_position = scheduler_.num_waiting()};
+  if (options_.enable_prefix_caching) {
+    accepted.cached_tokens =
+        scheduler_.num_cached_tokens(request.spec.cache_root, request.spec.prompt);
+  }
+  if (prefill_tokens_per_ms_ > 0) {
+    const int64_t ahead = scheduler_.num_waiting_tokens() + accepted.prompt_tokens;
+    accepted.estimated_ttft_ms =
+        static_cast<double>(ahead - accepted.cached_tokens) / prefill_tokens_per_ms_;
+  }
+  output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
+  output_.accepted(id, accepted);
+  scheduler_.add(std::move(request.spec));
+}
+
+void EngineLoop::handle(Cancel cancel) {
+  auto finished = scheduler_.remove(cancel.id, FinishReason::kCancelled,
+                                    absl::CancelledError("the request was cancelled"));
+  if (finished) finish(*std::move(finished));
+}
+
+void EngineLoop::handle(CancelAll) {
+  std::vector<SequenceId> ids;
+  for (const auto& [id, sequence] : scheduler_.sequences()) ids.push_back(id);
+  for (SequenceId id : ids) handle(Cancel{id});
+}
+
+// Returns whether there was anything to do.
+bool EngineLoop::take_turn() {
+  const Clock::time_point time = Clock::now();
+  const bool idle = runner_.num_in_flight() == 0;
+  for (FinishedSequence& expired : scheduler_.take_expired(time)) finish(std::move(expired));
+  const StepPlan plan = scheduler_.plan_step(time);
+  if (idle && plan.empty()) {
+    if (auto stuck = scheduler_.take_stuck()) finish(*std::move(stuck));
+  }
+  const bool launches = !plan.empty() || !plan.aborts.empty();
+  if (launches) launch(plan);
+  const int may_stay = options_.overlap && launches ? 1 : 0;
+  while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
+  if (launches || !idle) publish_load();
+  return launches || !idle;
+}
+
+void EngineLoop::launch(const StepPlan& plan) {
+  const Clock::time_point begin = Clock::now();
+  for (const LaneStart& start : plan.starts) {
+    job_begin_[static_cast<size_t>(start.lane)] = begin;
+  }
+  const LaunchReport report = runner_.launch(plan, scheduler_.sequences());
+  const Clock::time_point end = Clock::now();
+  if (plan.slice) {
+    const std::vector<PrefillSpan> job = scheduler_.job(*plan.slice);
+    scheduler_.launched(plan, report, end);
+    report_progress(*plan.slice, job, report.finished_lane ? 1.0 : report.lane_fraction);
+  } else {
+    scheduler_.launched(plan, report, end);
+  }
+}
+
+void EngineLoop::report_progress(Lane lane, const std::vector<PrefillSpan>& job, double fraction) {
+  const Clock::time_point time = Clock::now();
+  int64_t job_tokens = 0;
+  for (const PrefillSpan& span : job) {
+    job_tokens += span.end - span.begin;
+    const auto found = scheduler_.sequences().find(span.id);
+    if (found == scheduler_.sequences().end()) continue;
+    const Sequence& sequence = *found->second;
+    PrefillProgress progress{.processed_tokens = span.begin,
+                             .total_tokens = sequence.num_prompt(),
+                             .elapsed_ms = ms_between(sequence.prefill_begin, time)};
+    progress.processed_tokens +=
+        static_cast<int64_t>(fraction * static_cast<double>(span.end - span.begin));
+    const int64_t done = progress.processed_tokens - sequence.first_cached;
+    if (done > 0) {
+      progress.eta_ms = progress.elapsed_ms / static_cast<double>(done) *
+                        static_cast<double>(progress.total_tokens - progress.processed_tokens);
+    }
+    output_.progress(span.id, progress);
+  }
+  if (fraction < 1.0) return;
+  constexpr double kNewest = 0.3;
+  const double ms = ms_between(job_begin_[static_cast<size_t>(lane)], time);
+  const double rate = static_cast<double>(job_tokens) / std::max(ms, 1e-3);
+  prefill_tokens_per_ms_ =
+      prefill_tokens_per_ms_ == 0 ? rate : kNewest * rate + (1 - kNewest) * prefill_tokens_per_ms_;
+  metrics_.observe_step(job_tokens, 0);
+}
+
+void EngineLoop::commit(const StepOutput& output) {
+  const Clock::time_point time = Clock::now();
+  std::vector<SampledToken> tokens;
+  std::vector<FinishedSequence> finished = scheduler_.commit(output, tokens);
+  for (const SampledToken& sampled : tokens) {
+    const bool ends = std::ranges::any_of(finished, [&](const FinishedSequence& gone) {
+      return gone.sequence->id() == sampled.id && gone.reason == FinishReason::kStop;
+    });
+    output_.token(sampled.id, sampled.token, ends ? TokenRole::kEnd : TokenRole::kText, time);
+  }
+  if (!tokens.empty()) metrics_.observe_step(0, static_cast<int64_t>(tokens.size()));
+  for (FinishedSequence& gone : finished) finish(std::move(gone));
+}
+
+void EngineLoop::finish(FinishedSequence finished) {
+  if (finished.sequence->first_cached >= 0) {
+    metrics_.count_prefix_cache(finished.sequence->num_prompt(), finished.sequence->first_cached);
+  }
+  output_.finish(finished.sequence->id(), completion_of(finished));
+  std::lock_guard lock(live_mutex_);
+  if (--num_live_ == 0) all_done_.notify_all();
+}
+
+void EngineLoop::publish_load() {
+  num_running_ = scheduler_.num_running();
+  num_waiting_ = scheduler_.num_waiting();
+  num_waiting_tokens_ = scheduler_.num_waiting_tokens();
+  num_pages_used_ = pool_.num_used();
+  num_pages_cached_ = pool_.num_cached();
+  metrics_.set_gauges({.num_running = num_running_,
+                       .num_waiting = num_waiting_,
+                       .num_pages_used = num_pages_used_,
+                       .num_pages_cached = num_pages_cached_,
+                       .num_pages = pool_.num_pages()});
+  for (; num_preemptions_seen_ < scheduler_.num_preemptions(); ++num_preemptions_seen_) {
+    metrics_.count_preemption();
+  }
+}
+
+}  // namespace pbserve::engine

@@ -1,0 +1,90 @@
+// EngineLoop: the thread that owns all engine state, and the queue by which the others talk to it.
+// Each turn: take messages, plan a step, launch it, read a step back, pass its tokens on.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "engine/bounded_queue.h"
+#include "engine/config.h"
+#include "engine/engine.h"
+#include "engine/model_runner.h"
+#include "engine/output_stage.h"
+#include "engine/scheduler.h"
+
+namespace pbserve::engine {
+
+class EngineLoop {
+ public:
+  // Everything referred to outlives the loop. The thread starts here.
+  EngineLoop(const EngineConfig& config, const RunnerLimits& limits, KvCachePool& pool,
+             ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics);
+  ~EngineLoop();  // cancels what is left and delivers every on_done
+
+  // Any thread. kResourceExhausted: the queue is full; kUnavailable: draining.
+  absl::Status submit(SequenceSpec spec, OutputRules rules, std::unique_ptr<ResponseSink> sink);
+  void cancel(SequenceId id);
+  bool drain(std::chrono::milliseconds timeout);
+  EngineLoad load() const;
+
+ private:
+  struct NewRequest {
+    SequenceSpec spec;
+    OutputRules rules;
+    std::unique_ptr<ResponseSink> sink;
+  };
+  struct Cancel {
+    SequenceId id;
+  };
+  struct CancelAll {};
+  using Message = std::variant<NewRequest, Cancel, CancelAll>;
+
+  void run();
+  bool receive(bool may_sleep);
+  void handle(NewRequest request);
+  void handle(Cancel cancel);
+  void handle(CancelAll all);
+  bool take_turn();
+  void launch(const StepPlan& plan);
+  void commit(const StepOutput& output);
+  void finish(FinishedSequence finished);
+  void report_progress(Lane lane, const std::vector<PrefillSpan>& job, double fraction);
+  void publish_load();
+
+  const SchedulerOptions options_;
+  KvCachePool& pool_;
+  ModelRunner& runner_;
+  Metrics& metrics_;
+  Scheduler scheduler_;
+  OutputStage output_;
+  BoundedQueue<Message> inbox_;
+
+  // Engine thread only.
+  std::vector<Message> messages_;
+  int64_t num_preemptions_seen_ = 0;
+  double prefill_tokens_per_ms_ = 0;  // of finished jobs, smoothed; 0 before the first
+  std::array<Clock::time_point, kNumLanes> job_begin_;
+
+  // Written by the engine thread, read by all.
+  std::atomic<int64_t> num_running_ = 0;
+  std::atomic<int64_t> num_waiting_ = 0;
+  std::atomic<int64_t> num_waiting_tokens_ = 0;
+  std::atomic<int64_t> num_pages_used_ = 0;
+  std::atomic<int64_t> num_pages_cached_ = 0;
+
+  std::atomic<bool> draining_ = false;
+  std::mutex live_mutex_;
+  std::condition_variable all_done_;
+  int64_t num_live_ = 0;  // submitted and not finished; guarded by live_mutex_
+
+  std::thread thread_;
+};
+
+}  // namespace pbserve::engine

@@ -1,0 +1,198 @@
+#include "engine/intake.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/ops/sample.h"
+
+namespace pbserve::engine {
+
+namespace {
+
+template <class T>
+absl::Status require_range(const char* field, T value, T low, T high) {
+  if (low <= value && value <= high) return absl::OkStatus();  // false for NaN
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, ", must be in [", low, ", ", high, "]"));
+}
+
+absl::Status require_at_most(const char* field, const char* unit, size_t value, int64_t limit) {
+  if (std::cmp_less_equal(value, limit)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " has ", value, " ", unit, ", at most ", limit, " are allowed"));
+}
+
+uint64_t random_seed() {
+  thread_local std::random_device source;
+  return (static_cast<uint64_t>(source()) << 32) | source();
+}
+
+}  // namespace
+
+std::string attention_signature(const PbsOptions& pbs, float threshold) {
+  const kernels::PbsParams& params = pbs.params;
+  const std::string scorer = params.scorer == kernels::PbsScorer::kMean
+                                 ? "mean"
+                                 : absl::StrCat("antidiagonal/", params.stride);
+  const char* selector = params.selector == kernels::PbsSelector::kTopP ? "top_p" : "max_ratio";
+  return absl::StrCat("pbs ", scorer, " ", selector, " ", threshold, " span ", pbs.span,
+                      " segment ", params.segment, " dense_layers ", pbs.dense_layers);
+}
+
+Intake::Intake(const EngineConfig& config, const IntakeLimits& limits,
+               const models::Tokenizer& tokenizer,
+               std::optional<models::ChatTemplate> chat_template,
+               models::GenerationDefaults defaults)
+    : config_(config),
+      limits_(limits),
+      tokenizer_(tokenizer),
+      chat_template_(std::move(chat_template)),
+      defaults_(std::move(defaults)) {
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    longest_token_bytes_ = std::max(longest_token_bytes_, tokenizer.token_bytes(id).size());
+  }
+}
+
+absl::StatusOr<SequenceSpec> Intake::admit(const Request& request, SequenceId id) const {
+  RETURN_IF_ERROR(check_stop(request.stop));
+  RETURN_IF_ERROR(require_at_most("cache_salt", "bytes", request.cache_salt.size(),
+                                  config_.limits.max_cache_salt_bytes));
+  SequenceSpec spec;
+  spec.id = id;
+  spec.submitted = Clock::now();
+  spec.deadline = request.deadline;
+  RETURN_IF_ERROR(fill_sampling(request.sampling, spec));
+  RETURN_IF_ERROR(fill_stop_ids(request.stop, spec));
+  ASSIGN_OR_RETURN(spec.prompt, tokenize(request.prompt, request.add_special_tokens));
+  RETURN_IF_ERROR(fill_lengths(request, spec));
+  RETURN_IF_ERROR(fill_attention(request, spec));
+  return spec;
+}
+
+OutputRules Intake::output_rules(const Request& request) {
+  return {.stop_strings = request.stop.strings,
+          .min_tokens = request.stop.min_tokens,
+          .include_stop_string = request.stop.include_stop_string,
+          .skip_special_tokens = request.skip_special_tokens};
+}
+
+absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
+                                                      bool add_special_tokens) const {
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
+    RETURN_IF_ERROR(check_ids(*ids, "prompt"));
+    return *ids;
+  }
+  std::string rendered;
+  const std::string* text = std::get_if<std::string>(&prompt);
+  if (text == nullptr) {  // the template writes the special tokens itself
+    ASSIGN_OR_RETURN(rendered, render(std::get<ChatPrompt>(prompt)));
+    text = &rendered;
+    add_special_tokens = false;
+  }
+  // Spares the tokeniser a text that cannot fit whatever its tokens are.
+  if (text->size() / longest_token_bytes_ > static_cast<size_t>(limits_.max_model_len)) {
+    return absl::InvalidArgumentError(absl::StrCat("prompt has ", text->size(),
+                                                   " bytes, more than ", limits_.max_model_len,
+                                                   " tokens (the context limit) can hold"));
+  }
+  return tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens});
+}
+
+absl::StatusOr<std::string> Intake::render(const ChatPrompt& chat) const {
+  if (!chat_template_) {
+    return absl::InvalidArgumentError(
+        "messages: the model has no chat template; use a text prompt");
+  }
+  return chat_template_->render({.messages_json = chat.messages_json,
+                                 .tools_json = chat.tools_json,
+                                 .template_kwargs_json = chat.template_kwargs_json});
+}
+
+absl::Status Intake::check_ids(const std::vector<int32_t>& ids, const char* field) const {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < limits_.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat(field, "[", i, "] is ", ids[i],
+                                                   ", must be a token id in [0, ",
+                                                   limits_.vocab_size - 1, "]"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Intake::check_stop(const StopRules& stop) const {
+  const RequestLimits& limits = config_.limits;
+  RETURN_IF_ERROR(require_at_most("stop", "strings", stop.strings.size(), limits.max_stop_strings));
+  for (const std::string& text : stop.strings) {
+    if (text.empty()) return absl::InvalidArgumentError("stop has an empty string");
+    RETURN_IF_ERROR(require_at_most("a stop string", "bytes", text.size(), limits.max_stop_bytes));
+  }
+  RETURN_IF_ERROR(
+      require_at_most("stop_token_ids", "ids", stop.token_ids.size(), limits.max_stop_token_ids));
+  return check_ids(stop.token_ids, "stop_token_ids");
+}
+
+absl::Status Intake::fill_lengths(const Request& request, SequenceSpec& spec) const {
+  const auto prompt = static_cast<int64_t>(spec.prompt.size());
+  const int64_t limit = limits_.max_model_len;
+  if (prompt == 0) return absl::InvalidArgumentError("prompt has no tokens, at least 1 is needed");
+  if (prompt >= limit) {
+    return absl::InvalidArgumentError(absl::StrCat("prompt has ", prompt, " tokens, at most ",
+                                                   limit - 1, " fit into the context of ", limit,
+                                                   " with one token of output"));
+  }
+  const int64_t room = limit - prompt;
+  const int64_t max_tokens = request.stop.max_tokens.value_or(room);
+  if (max_tokens < 1 || max_tokens > room) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_tokens is ", max_tokens, ", must be in [1, ", room, "]: the prompt has ",
+                     prompt, " tokens and the context holds ", limit));
+  }
+  RETURN_IF_ERROR(require_range<int64_t>("min_tokens", request.stop.min_tokens, 0, max_tokens));
+  spec.num_tokens_max = prompt + max_tokens;
+  spec.num_tokens_min = prompt + request.stop.min_tokens;
+  return absl::OkStatus();
+}
+
+absl::Status Intake::fill_sampling(const SamplingParams& sampling, SequenceSpec& spec) const {
+  spec.sampling = {
+      .temperature = sampling.temperature.value_or(defaults_.temperature.value_or(1.0f)),
+      .top_p = sampling.top_p.value_or(defaults_.top_p.value_or(1.0f)),
+      .min_p = sampling.min_p,
+      .top_k = sampling.top_k.value_or(defaults_.top_k.value_or(0)),
+      .seed = sampling.seed ? *sampling.seed : random_seed()};
+  constexpr float kTinyTopP = 1e-6f;  // 0 would keep nothing
+  RETURN_IF_ERROR(require_range("temperature", spec.sampling.temperature, 0.0f, 2.0f));
+  RETURN_IF_ERROR(require_range("top_p", spec.sampling.top_p, kTinyTopP, 1.0f));
+  RETURN_IF_ERROR(require_range("min_p", spec.sampling.min_p, 0.0f, 1.0f));
+  return require_range<int32_t>("top_k", spec.sampling.top_k, 0, INT32_MAX);
+}
+
+absl::Status Intake::fill_stop_ids(const StopRules& stop, SequenceSpec& spec) const {
+  spec.stop_ids = stop.token_ids;
+  if (!stop.ignore_eos) {
+    spec.stop_ids.insert(spec.stop_ids.end(), defaults_.eos_token_ids.begin(),
+                         defaults_.eos_token_ids.end());
+  }
+  std::ranges::sort(spec.stop_ids);
+  const auto repeated = std::ranges::unique(spec.stop_ids);
+  spec.stop_ids.erase(repeated.begin(), repeated.end());
+  return require_at_most("stop_token_ids, with the model's ends of text,", "ids",
+                         spec.stop_ids.size(), kernels::kMaxBannedIds);
+}
+
+absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) const {
+  const PbsOptions& pbs = config_.pbs;
+  const float threshold = request.sparse.threshold.value_or(pbs.params.threshold);
+  RETURN_IF_ERROR(require_range("sparse_attention.threshold", threshold, pbs.threshold_min, 1.0f));
+  const SparseMode mode = request.sparse.mode.value_or(pbs.mode);
+  const bool is_long = std::cmp_greater_equal(spec.prompt.size(), pbs.min_tokens);
+  spec.pbs = mode == SparseMode::kPbs || (mode == SparseMode::kAuto && is_long);
+  spec.pbs_short_spans = mode == SparseMode::kPbs;
+  spec.pbs_threshold = threshold;
+  spec.cache_root = absl::StrCat(spec.pbs ? attention_signature(pbs, threshold) : "dense", "|",
+                                 request.cache_salt);
+  return absl::OkStatus();
+}
+
+}  // namespace pbserve::engine

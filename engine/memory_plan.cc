@@ -1,0 +1,73 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/bits.h"
+#include "kernels/ops/rope.h"
+
+namespace pbserve::engine {
+
+using kernels::align_up;
+using kernels::ceil_div;
+using kernels::kPageSize;
+
+namespace {
+
+constexpr int64_t kContextsOnCpu = 4;  // full contexts the automatic cache holds
+constexpr int64_t kShareOnCpu = 4;     // and at most this part of the free memory
+
+int64_t cache_bytes(const EngineConfig& config, int64_t page_bytes, int64_t context_pages,
+                    kernels::Device device, int64_t free_bytes) {
+  if (config.device.kv_cache_bytes > 0) return config.device.kv_cache_bytes;
+  if (device.kind == kernels::DeviceKind::kCuda) return free_bytes;
+  return std::min(kContextsOnCpu * context_pages * page_bytes, free_bytes / kShareOnCpu);
+}
+
+RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
+  const int64_t span = config.pbs.span == 0 ? max_model_len : config.pbs.span;
+  // Dense prompts are cut like PBS ones; a context shorter than a span needs no more rows.
+  const int64_t rows = std::min(span, align_up<int64_t>(max_model_len, kPageSize));
+  return {.num_slots = config.scheduler.max_num_seqs,
+          .max_model_len = max_model_len,
+          .spans = {.span = config.pbs.span,
+                    .min_tokens = config.pbs.min_tokens,
+                    .long_rows = rows,
+                    .short_rows = std::min(config.scheduler.max_num_batched_tokens, rows)}};
+}
+
+}  // namespace
+
+absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
+                                       kernels::DType dtype, kernels::Device device,
+                                       int64_t free_bytes) {
+  const bool automatic = config.model.max_model_len == 0;
+  const int64_t wanted = automatic ? model.max_position : config.model.max_model_len;
+  if (wanted > model.max_position) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model.max_model_len is ", wanted, ", the model's positions end at ", model.max_position));
+  }
+  const KvCacheShape shape{.num_layers = model.num_layers,
+                           .num_kv_heads = model.num_kv_heads,
+                           .head_dim = model.head_dim,
+                           .dtype = dtype};
+  const int64_t workspace = static_cast<int64_t>(
+      ModelRunner::workspace_bytes(runner_limits(config, wanted), model, dtype, device));
+  const int64_t context_pages = ceil_div<int64_t>(wanted, kPageSize);
+  const int64_t bytes =
+      cache_bytes(config, shape.page_bytes(), context_pages, device, free_bytes - workspace);
+  const int64_t pages = std::max<int64_t>(bytes, 0) / shape.page_bytes();
+  if (pages < 1 || (!automatic && pages < context_pages)) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a context of ", wanted, " tokens needs ", context_pages * shape.page_bytes(),
+        " bytes of KV cache and ", workspace, " of workspace; the cache has ", bytes, " bytes of ",
+        free_bytes, " free ones: lower --max-model-len or raise --kv-cache-memory-bytes"));
+  }
+  MemoryPlan plan;
+  plan.num_pages = pages;
+  plan.max_model_len = std::min(wanted, pages * kPageSize);
+  plan.runner = runner_limits(config, plan.max_model_len);
+  return plan;
+}
+
+}  // namespace pbserve::engine

@@ -1,0 +1,182 @@
+#include "engine/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <array>
+
+namespace pbserve::engine {
+
+namespace {
+
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using Buckets = Histogram::BucketBoundaries;
+
+// vLLM's boundaries: its dashboards fit, and the last ones hold prefills of many minutes.
+const Buckets kFirstTokenBuckets{.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                 1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+const Buckets kInterTokenBuckets{.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                                 .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+const Buckets kRequestBuckets{.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                              30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+const Buckets kStepTokenBuckets{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+const Buckets kRequestTokenBuckets{1,    2,    5,     10,    20,    50,  100, 200, 500, 1000,
+                                   2000, 5000, 10000, 20000, 50000, 1e5, 2e5, 5e5, 1e6};
+const Buckets kDensityBuckets{.02, .05, .1, .15, .2, .25, .3, .4, .5, .6, .7, .8, .9, 1};
+
+constexpr std::array<const char*, 4> kFinishedReasons{"stop", "length", "abort", "error"};
+
+std::string full_name(const std::string& name) { return "pbserve:" + name; }
+
+}  // namespace
+
+struct Metrics::Impl {
+  explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {
+    for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
+      success[i] = &success_family.Add({{"finished_reason", kFinishedReasons[i]}});
+    }
+  }
+
+  Family<Counter>& counter_family(const std::string& name, const std::string& help) {
+    return prometheus::BuildCounter()
+        .Name(full_name(name))
+        .Help(help)
+        .Labels(labels)
+        .Register(registry);
+  }
+  Counter& counter(const std::string& name, const std::string& help) {
+    return counter_family(name, help).Add({});
+  }
+  Gauge& gauge(const std::string& name, const std::string& help) {
+    return prometheus::BuildGauge()
+        .Name(full_name(name))
+        .Help(help)
+        .Labels(labels)
+        .Register(registry)
+        .Add({});
+  }
+  Family<Histogram>& histogram_family(const std::string& name, const std::string& help) {
+    return prometheus::BuildHistogram()
+        .Name(full_name(name))
+        .Help(help)
+        .Labels(labels)
+        .Register(registry);
+  }
+  Histogram& histogram(const std::string& name, const std::string& help, const Buckets& buckets) {
+    return histogram_family(name, help).Add({}, buckets);
+  }
+
+  prometheus::Labels labels;
+  prometheus::Registry registry;
+
+  Gauge& running = gauge("num_requests_running", "Requests prefilling or decoding.");
+  Gauge& waiting = gauge("num_requests_waiting", "Requests accepted and not started.");
+  Gauge& kv_usage = gauge("kv_cache_usage_perc", "Share of KV pages held by requests, 0 to 1.");
+  Gauge& kv_cached =
+      gauge("kv_cache_cached_perc", "Share of KV pages held by the prefix cache alone, 0 to 1.");
+
+  Counter& cache_queries =
+      counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
+  Counter& cache_hits = counter("prefix_cache_hits_total", "Prompt tokens found there.");
+  Counter& prompt_tokens = counter("prompt_tokens_total", "Prompt tokens prefilled.");
+  Counter& generation_tokens = counter("generation_tokens_total", "Tokens generated.");
+  Counter& preemptions =
+      counter("num_preemptions_total", "Requests that gave up their pages to be computed again.");
+  Family<Counter>& success_family =
+      counter_family("request_success_total", "Finished requests by reason.");
+  std::array<Counter*, kFinishedReasons.size()> success{};
+  Family<Counter>& rejected_family =
+      counter_family("requests_rejected_total", "Requests refused before they were queued.");
+
+  Histogram& first_token = histogram("time_to_first_token_seconds",
+                                     "From arrival to the first token.", kFirstTokenBuckets);
+  Histogram& inter_token = histogram("inter_token_latency_seconds",
+                                     "Between two tokens of a request.", kInterTokenBuckets);
+  Histogram& e2e =
+      histogram("e2e_request_latency_seconds", "From arrival to the last token.", kRequestBuckets);
+  Histogram& queue_time = histogram("request_queue_time_seconds",
+                                    "From arrival to the start of prefill.", kRequestBuckets);
+  Histogram& inference_time =
+      histogram("request_inference_time_seconds", "From the start of prefill to the last token.",
+                kRequestBuckets);
+  Histogram& prefill_time = histogram("request_prefill_time_seconds",
+                                      "From the start of prefill to its end.", kRequestBuckets);
+  Histogram& decode_time = histogram("request_decode_time_seconds",
+                                     "From the first token to the last.", kRequestBuckets);
+  Histogram& request_prompt =
+      histogram("request_prompt_tokens", "Prompt tokens of a request.", kRequestTokenBuckets);
+  Histogram& request_generation = histogram(
+      "request_generation_tokens", "Tokens generated for a request.", kRequestTokenBuckets);
+  Histogram& step_tokens =
+      histogram("iteration_tokens_total", "Tokens computed in a step.", kStepTokenBuckets);
+  Family<Histogram>& density_family =
+      histogram_family("request_prefill_density",
+                       "Attention blocks computed over causal blocks, by attention mode.");
+  Histogram& density_dense = density_family.Add({{"mode", "dense"}}, kDensityBuckets);
+  Histogram& density_pbs = density_family.Add({{"mode", "pbs"}}, kDensityBuckets);
+};
+
+Metrics::Metrics(const std::string& model_name) : impl_(std::make_unique<Impl>(model_name)) {}
+Metrics::~Metrics() = default;
+
+void Metrics::set_gauges(const Gauges& gauges) {
+  const auto num_pages = static_cast<double>(gauges.num_pages);
+  impl_->running.Set(static_cast<double>(gauges.num_running));
+  impl_->waiting.Set(static_cast<double>(gauges.num_waiting));
+  impl_->kv_usage.Set(static_cast<double>(gauges.num_pages_used) / num_pages);
+  impl_->kv_cached.Set(static_cast<double>(gauges.num_pages_cached) / num_pages);
+}
+
+void Metrics::count_preemption() { impl_->preemptions.Increment(); }
+
+void Metrics::count_prefix_cache(int64_t queried_tokens, int64_t hit_tokens) {
+  impl_->cache_queries.Increment(static_cast<double>(queried_tokens));
+  impl_->cache_hits.Increment(static_cast<double>(hit_tokens));
+}
+
+void Metrics::observe_step(int64_t num_prefill_tokens, int64_t num_decode_tokens) {
+  impl_->prompt_tokens.Increment(static_cast<double>(num_prefill_tokens));
+  impl_->step_tokens.Observe(static_cast<double>(num_prefill_tokens + num_decode_tokens));
+}
+
+void Metrics::observe_first_token(double seconds) {
+  impl_->first_token.Observe(seconds);
+  impl_->generation_tokens.Increment();
+}
+
+void Metrics::observe_inter_token(double seconds) {
+  impl_->inter_token.Observe(seconds);
+  impl_->generation_tokens.Increment();
+}
+
+void Metrics::observe_finished(const Completion& completion, double e2e_seconds) {
+  const Timings& timings = completion.timings;
+  impl_->success[static_cast<size_t>(completion.reason)]->Increment();
+  impl_->e2e.Observe(e2e_seconds);
+  impl_->request_prompt.Observe(static_cast<double>(completion.usage.prompt_tokens));
+  impl_->request_generation.Observe(static_cast<double>(completion.usage.completion_tokens));
+  if (timings.queue_ms >= 0) impl_->queue_time.Observe(timings.queue_ms / 1e3);
+  if (timings.generation_ms >= 0) impl_->decode_time.Observe(timings.generation_ms / 1e3);
+  if (timings.prefill_ms < 0) return;
+  impl_->prefill_time.Observe(timings.prefill_ms / 1e3);
+  const double generation_ms = timings.generation_ms >= 0 ? timings.generation_ms : 0;
+  impl_->inference_time.Observe((timings.prefill_ms + generation_ms) / 1e3);
+  const bool is_pbs = completion.sparse.mode_used == SparseMode::kPbs;
+  (is_pbs ? impl_->density_pbs : impl_->density_dense).Observe(completion.sparse.density);
+}
+
+void Metrics::count_rejected(const std::string& reason) {
+  impl_->rejected_family.Add({{"reason", reason}}).Increment();
+}
+
+std::string Metrics::render() const {
+  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+}
+
+}  // namespace pbserve::engine

@@ -1,0 +1,252 @@
+#include "engine/model_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/batch_builder.h"
+#include "kernels/core/bits.h"
+#include "kernels/core/check.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/embedding.h"
+#include "kernels/ops/sample.h"
+
+namespace pbserve::engine {
+
+using kernels::align_up;
+using kernels::ceil_div;
+using kernels::DType;
+using kernels::kPageSize;
+using kernels::Tensor;
+using kernels::Workspace;
+
+namespace {
+
+// Rows of one prefill item. Beyond a thousand the matrix products gain nothing (CPU, demo model).
+constexpr int64_t kItemRowsMax = 1024;
+
+int64_t pages_max(const RunnerLimits& limits) {
+  return ceil_div<int64_t>(limits.max_model_len, kPageSize);
+}
+
+// Arrays of one step: per row a block table, the decode arrays, and two draws (decode, job's end).
+size_t step_arena_bytes(const RunnerLimits& limits) {
+  constexpr int64_t kNumArrays = 32;
+  const int64_t row_bytes = 4 * pages_max(limits) + 2 * (4 * kernels::kMaxBannedIds + 8 * 16);
+  return static_cast<size_t>(limits.num_slots * row_bytes) + kNumArrays * Workspace::kAlignment;
+}
+
+size_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_spans) {
+  constexpr int64_t kNumArrays = 4;
+  const int64_t row_bytes = 4 + 4 + 8;  // id, position, slot
+  return static_cast<size_t>(rows * row_bytes + num_spans * 4 * pages_max(limits)) +
+         kNumArrays * Workspace::kAlignment;
+}
+
+}  // namespace
+
+ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
+                                                const models::ModelConfig& config, DType dtype,
+                                                kernels::Device device, Workspace& workspace) {
+  const int64_t rows = limits.num_slots;
+  const int64_t item_rows =
+      std::min(kItemRowsMax, align_up<int64_t>(limits.spans.long_rows, kernels::kPbsBlock));
+  const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
+                                         .num_kv_heads = config.num_kv_heads,
+                                         .head_dim = config.head_dim,
+                                         .context_len_max = limits.max_model_len,
+                                         .span_len_max = limits.spans.long_rows,
+                                         .dtype = dtype};
+  return {
+      .scratch = models::LayerScratch::take(config, dtype, std::max(item_rows, rows), workspace),
+      .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
+      .lanes = {PrefillLane::Buffers::take(config, dtype, limits.spans.long_rows, workspace),
+                PrefillLane::Buffers::take(config, dtype, limits.spans.short_rows, workspace)},
+      .hidden = workspace.take(DType::kF32, {rows, config.hidden_size}),
+      .q = workspace.take(dtype, {rows, config.num_q_heads, config.head_dim}),
+      .sampler = Sampler::take(config, rows, workspace)};
+}
+
+size_t ModelRunner::workspace_bytes(const RunnerLimits& limits, const models::ModelConfig& config,
+                                    DType dtype, kernels::Device device) {
+  Workspace measure;
+  Buffers::take(limits, config, dtype, device, measure);
+  return measure.used_bytes();
+}
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
+    const RunnerLimits& limits, const PbsOptions& pbs, const models::Transformer& transformer,
+    const KvCachePool& pool, const kernels::Stream& stream) {
+  const kernels::Device device = stream.device();
+  const models::ModelConfig& config = transformer.config();
+  const size_t bytes = workspace_bytes(limits, config, transformer.dtype(), device);
+  ASSIGN_OR_RETURN(auto memory, kernels::DeviceBuffer::create(device, bytes));
+  Workspace workspace(memory.data(), memory.size());
+  Buffers buffers = Buffers::take(limits, config, transformer.dtype(), device, workspace);
+
+  std::vector<PrefillLane> lanes;
+  const int64_t rows[] = {limits.spans.long_rows, limits.spans.short_rows};
+  const int64_t spans[] = {1, limits.num_slots};
+  for (int i = 0; i < kNumLanes; ++i) {
+    const size_t arena_bytes = lane_arena_bytes(limits, rows[i], spans[i]);
+    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(device, arena_bytes));
+    lanes.emplace_back(buffers.lanes[i], std::move(arena));
+  }
+  std::vector<StepSlot> slots;
+  for (int i = 0; i < kStepsInFlight; ++i) {
+    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(device, step_arena_bytes(limits)));
+    ASSIGN_OR_RETURN(auto tokens,
+                     kernels::PinnedBuffer::create(device, limits.num_slots * sizeof(int32_t)));
+    ASSIGN_OR_RETURN(auto selected,
+                     kernels::PinnedBuffer::create(device, config.num_layers * sizeof(int64_t)));
+    slots.push_back({.arena = std::move(arena),
+                     .tokens = std::move(tokens),
+                     .selected = std::move(selected),
+                     .done = kernels::Event(stream)});
+  }
+  ForwardContext context{.transformer = transformer,
+                         .pool = pool,
+                         .stream = stream,
+                         .scratch = buffers.scratch,
+                         .pbs_plan = buffers.pbs_plan,
+                         .pbs = pbs,
+                         .pages_max = pages_max(limits)};
+  return std::unique_ptr<ModelRunner>(new ModelRunner(
+      limits, context, std::move(buffers), std::move(memory), std::move(lanes), std::move(slots)));
+}
+
+ModelRunner::ModelRunner(const RunnerLimits& limits, ForwardContext context, Buffers buffers,
+                         kernels::DeviceBuffer memory, std::vector<PrefillLane> lanes,
+                         std::vector<StepSlot> slots)
+    : limits_(limits),
+      context_(context),
+      buffers_(std::move(buffers)),
+      memory_(std::move(memory)),
+      lanes_(std::move(lanes)),
+      slots_(std::move(slots)) {
+  const int64_t item_rows =
+      kernels::align_down<int64_t>(buffers_.scratch.normed.dim(0), kernels::kPbsBlock);
+  for (int i = 0; i < kNumLanes; ++i) pacers_.emplace_back(context_.stream, item_rows);
+}
+
+LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequences) {
+  check(num_in_flight() < kStepsInFlight, "too many steps in flight");
+  StepSlot& slot = slots_[num_launched_++ % kStepsInFlight];
+  slot.arena.reset();
+  slot.step = plan.step;
+  slot.drawn.clear();
+  slot.densities.clear();
+  for (Lane aborted : plan.aborts) lane(aborted).clear();
+  for (const LaneStart& start : plan.starts) {
+    lane(start.lane).load(start.spans, sequences, context_);
+  }
+  decode(plan, sequences, slot);
+  LaunchReport report = run_slice(plan, sequences, slot);
+  const Tensor tokens = buffers_.sampler.slot_tokens();
+  kernels::copy_to_host(slot.tokens.data(), tokens.data, tokens.numel() * sizeof(int32_t),
+                        context_.stream);
+  slot.done.record(context_.stream);
+  in_flight_.push_back(&slot);
+  return report;
+}
+
+void ModelRunner::decode(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot) {
+  if (plan.decode.empty()) return;
+  const kernels::Stream& stream = context_.stream;
+  const auto num_rows = static_cast<int64_t>(plan.decode.size());
+  const DecodeBatch batch = build_decode_batch(plan.decode, sequences, context_.pages_max);
+  const models::RowInput rows{.positions = slot.arena.put(batch.positions, stream),
+                              .slots = slot.arena.put(batch.kv_slots, stream)};
+  const Tensor context_lens = slot.arena.put(batch.context_lens, stream);
+  const Tensor block_tables = slot.arena.put(std::span<const int32_t>(batch.block_tables),
+                                             {num_rows, context_.pages_max}, stream);
+  const Tensor hidden = buffers_.hidden.rows(0, num_rows);
+  const Tensor q = buffers_.q.rows(0, num_rows);
+  context_.transformer.embed(hidden, buffers_.sampler.slot_tokens(),
+                             slot.arena.put(batch.sequence_slots, stream), stream);
+  for (int layer = 0; layer < context_.transformer.config().num_layers; ++layer) {
+    const models::KvPages pages = context_.pool.layer(layer);
+    context_.transformer.project(layer, rows, hidden, q, pages, context_.scratch, stream);
+    kernels::decode_attention({.out = q,
+                               .q = q,
+                               .k_pages = pages.k,
+                               .v_pages = pages.v,
+                               .block_tables = block_tables,
+                               .context_lens = context_lens,
+                               .scale = context_.transformer.attention_scale()},
+                              stream);
+    context_.transformer.finish(layer, hidden, q, context_.scratch, stream);
+  }
+  std::vector<DrawRow> draws;
+  for (const DecodeRow& row : plan.decode) {
+    const Sequence& sequence = *sequences.at(row.id);
+    draws.push_back({&sequence, row.position + 1});
+    slot.drawn.emplace_back(row.id, sequence.slot);
+  }
+  buffers_.sampler.draw(draws, hidden, slot.arena, context_);
+}
+
+LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& sequences,
+                                    StepSlot& slot) {
+  if (!plan.slice) return {};
+  PrefillLane& job = lane(*plan.slice);
+  SlicePacer& pacer = pacers_[static_cast<size_t>(*plan.slice)];
+  pacer.begin_slice(plan.slice_ms);
+  do {
+    job.run_item(pacer.item_rows(), context_);
+  } while (pacer.continue_slice() && !job.done());
+  LaunchReport report{.finished_lane = std::nullopt, .lane_fraction = job.fraction()};
+  if (job.done()) {
+    finish_job(job, sequences, slot);
+    report.finished_lane = plan.slice;
+  }
+  return report;
+}
+
+void ModelRunner::finish_job(PrefillLane& job, const SequenceMap& sequences, StepSlot& slot) {
+  const kernels::Stream& stream = context_.stream;
+  slot.densities = job.causal_blocks(context_.transformer.config().num_q_heads);
+  slot.pbs_layers = job.pbs_layers(context_);
+  const Tensor selected = job.selected();
+  kernels::copy_to_host(slot.selected.data(), selected.data, selected.numel() * sizeof(int64_t),
+                        stream);
+  std::vector<DrawRow> draws;
+  std::vector<int32_t> hidden_rows;
+  for (const auto& [span, last_row] : job.drawing_spans()) {
+    const auto found = sequences.find(span.id);
+    if (found == sequences.end()) continue;  // it left while the job ran
+    draws.push_back({found->second.get(), span.end});
+    slot.drawn.emplace_back(span.id, found->second->slot);
+    hidden_rows.push_back(last_row);
+  }
+  if (!draws.empty()) {
+    const Tensor hidden = buffers_.hidden.rows(0, static_cast<int64_t>(draws.size()));
+    kernels::embedding({.y = hidden,
+                        .ids = slot.arena.put(hidden_rows, stream),
+                        .index = {},
+                        .table = job.hidden()},
+                       stream);
+    buffers_.sampler.draw(draws, hidden, slot.arena, context_);
+  }
+  job.clear();
+}
+
+StepOutput ModelRunner::collect() {
+  check(!in_flight_.empty(), "no step in flight");
+  StepSlot& slot = *in_flight_.front();
+  in_flight_.pop_front();
+  slot.done.wait();
+  StepOutput output{.step = slot.step, .tokens = {}, .densities = std::move(slot.densities)};
+  const auto* tokens = reinterpret_cast<const int32_t*>(slot.tokens.data());
+  for (const auto& [id, sequence_slot] : slot.drawn) {
+    output.tokens.push_back({id, tokens[sequence_slot]});
+  }
+  const auto* selected = reinterpret_cast<const int64_t*>(slot.selected.data());
+  for (SpanDensity& density : output.densities) {
+    for (size_t layer = 0; layer < slot.pbs_layers.size(); ++layer) {
+      if (slot.pbs_layers[layer]) density.blocks.attended[layer] = selected[layer];
+    }
+  }
+  return output;
+}
+
+}  // namespace pbserve::engine

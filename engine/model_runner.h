@@ -1,0 +1,97 @@
+// ModelRunner: executes StepPlans: builds the arrays, runs the network, samples, reads back. Makes
+// no decision but one: how many items of a prefill job fit into the plan's slice. All device memory
+// beside weights and pages is taken here, once. Engine thread only.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/config.h"
+#include "engine/kv_cache_pool.h"
+#include "engine/prefill_lane.h"
+#include "engine/prefill_spans.h"
+#include "engine/sampler.h"
+#include "engine/slice_pacer.h"
+#include "engine/step.h"
+#include "models/transformer.h"
+
+namespace pbserve::engine {
+
+struct RunnerLimits {
+  int32_t num_slots = 1;      // sequences that decode together
+  int64_t max_model_len = 1;  // tokens of one sequence
+  SpanRules spans;
+};
+
+class ModelRunner {
+ public:
+  static constexpr int kStepsInFlight = 2;  // launched and not yet collected
+
+  // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> create(const RunnerLimits& limits,
+                                                             const PbsOptions& pbs,
+                                                             const models::Transformer& transformer,
+                                                             const KvCachePool& pool,
+                                                             const kernels::Stream& stream);
+
+  // Device bytes `create` will take, for sizing the pool before it.
+  static size_t workspace_bytes(const RunnerLimits& limits, const models::ModelConfig& config,
+                                kernels::DType dtype, kernels::Device device);
+
+  // Queues a step on the device: the decode rows, then the slice. REQUIRES: num_in_flight() below
+  // kStepsInFlight.
+  LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences);
+
+  // Waits for the oldest step in flight and returns its results.
+  StepOutput collect();
+  int num_in_flight() const { return static_cast<int>(in_flight_.size()); }
+
+ private:
+  // Everything carved out of the workspace.
+  struct Buffers {
+    models::LayerScratch scratch;
+    kernels::PbsPlan pbs_plan;
+    std::array<PrefillLane::Buffers, kNumLanes> lanes;
+    kernels::Tensor hidden;  // [num_slots, C] float32: decode rows, or the last rows of a job
+    kernels::Tensor q;       // [num_slots, Hq, D]
+    Sampler sampler;
+
+    static Buffers take(const RunnerLimits& limits, const models::ModelConfig& config,
+                        kernels::DType dtype, kernels::Device device,
+                        kernels::Workspace& workspace);
+  };
+  // What one step in flight needs until it is collected.
+  struct StepSlot {
+    UploadArena arena;
+    kernels::PinnedBuffer tokens;    // [num_slots] int32
+    kernels::PinnedBuffer selected;  // [num_layers] int64
+    kernels::Event done;
+    int64_t step = 0;
+    std::vector<std::pair<SequenceId, int32_t>> drawn{};  // sequence, its slot
+    std::vector<SpanDensity> densities{};
+    std::vector<bool> pbs_layers{};  // whose attended blocks come from `selected`
+  };
+
+  ModelRunner(const RunnerLimits& limits, ForwardContext context, Buffers buffers,
+              kernels::DeviceBuffer memory, std::vector<PrefillLane> lanes,
+              std::vector<StepSlot> slots);
+
+  void decode(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
+  LaunchReport run_slice(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
+  void finish_job(PrefillLane& lane, const SequenceMap& sequences, StepSlot& slot);
+  PrefillLane& lane(Lane lane) { return lanes_[static_cast<size_t>(lane)]; }
+
+  RunnerLimits limits_;
+  ForwardContext context_;
+  Buffers buffers_;
+  kernels::DeviceBuffer memory_;
+  std::vector<PrefillLane> lanes_;  // by Lane
+  std::vector<SlicePacer> pacers_;  // by Lane: the two kinds of job differ in the cost of a row
+  std::vector<StepSlot> slots_;     // used in turn
+  int64_t num_launched_ = 0;
+  std::deque<StepSlot*> in_flight_;
+};
+
+}  // namespace pbserve::engine

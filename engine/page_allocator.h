@@ -1,0 +1,36 @@
+// PageAllocator: page ids [0, num_pages) and their reference counts. A page is free exactly when
+// its count is 0. The page freed last is handed out first: its memory is the warmest, and the same
+// history gives the same ids. Engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pbserve::engine {
+
+class PageAllocator {
+ public:
+  explicit PageAllocator(int32_t num_pages);
+
+  // A free page, with one reference. REQUIRES: num_free() > 0.
+  int32_t take();
+
+  // REQUIRES: the page is not free.
+  void add_ref(int32_t page);
+
+  // Returns the references left; at 0 the page is free. REQUIRES: the page is not free.
+  int32_t drop_ref(int32_t page);
+
+  int32_t num_refs(int32_t page) const { return num_refs_[page]; }
+  int32_t num_pages() const { return static_cast<int32_t>(num_refs_.size()); }
+  int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
+
+  // Dies unless the free list holds each page of count 0 once, and no other.
+  void check_integrity() const;
+
+ private:
+  std::vector<int32_t> num_refs_;  // by page
+  std::vector<int32_t> free_;      // the back is handed out next
+};
+
+}  // namespace pbserve::engine

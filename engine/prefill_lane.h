@@ -1,0 +1,96 @@
+// PrefillLane: one prefill job and its state between slices: where it stands (layer, pass, row),
+// the hidden states and q of its rows. It is advanced by items, each some rows of one pass of one
+// layer and short enough that a decode step can go in between. Rows are independent within a pass,
+// so how a job was cut into items never shows in its results. Engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "engine/config.h"
+#include "engine/kv_cache_pool.h"
+#include "engine/sequence.h"
+#include "engine/step.h"
+#include "engine/upload_arena.h"
+#include "kernels/core/workspace.h"
+#include "kernels/ops/pbs.h"
+#include "models/transformer.h"
+
+namespace pbserve::engine {
+
+// Shared by all lanes and by decode: everything runs on one stream, one after the other.
+struct ForwardContext {
+  const models::Transformer& transformer;
+  const KvCachePool& pool;
+  const kernels::Stream& stream;
+  models::LayerScratch scratch;
+  kernels::PbsPlan pbs_plan;  // of the layer and span in progress: one PBS job at a time
+  PbsOptions pbs;
+  int64_t pages_max;  // of one sequence
+};
+
+class PrefillLane {
+ public:
+  struct Buffers {
+    kernels::Tensor hidden;    // [rows_max, C] float32
+    kernels::Tensor q;         // [rows_max, Hq, D]; attention writes its output over it
+    kernels::Tensor selected;  // [num_layers] int64: blocks PBS attended
+
+    static Buffers take(const models::ModelConfig& config, kernels::DType dtype, int64_t rows_max,
+                        kernels::Workspace& workspace);
+  };
+
+  PrefillLane(const Buffers& buffers, UploadArena arena);
+
+  bool idle() const { return spans_.empty(); }
+  bool done() const { return !idle() && layer_ == num_layers_; }
+  double fraction() const;  // of the job, in [0, 1]
+  const std::vector<PrefillSpan>& spans() const { return spans_; }
+
+  // REQUIRES: idle.
+  void load(const std::vector<PrefillSpan>& spans, const SequenceMap& sequences,
+            const ForwardContext& context);
+  void clear() { spans_.clear(); }
+
+  // Launches the next item: at most `rows` rows (a multiple of the block). REQUIRES: not done.
+  void run_item(int64_t rows, const ForwardContext& context);
+
+  // Hidden states [rows_max, C], and the spans whose last row gives logits, with that row.
+  kernels::Tensor hidden() const { return buffers_.hidden; }
+  std::vector<std::pair<PrefillSpan, int32_t>> drawing_spans() const;
+
+  // Blocks of a dense causal pass over the rows the job attends, per span and layer; and which
+  // layers run PBS, whose attended blocks are counted in `selected` instead.
+  std::vector<SpanDensity> causal_blocks(int64_t num_q_heads) const;
+  std::vector<bool> pbs_layers(const ForwardContext& context) const;
+  kernels::Tensor selected() const { return buffers_.selected; }
+
+ private:
+  enum class Pass : uint8_t { kProject, kOrder, kAttend };
+
+  void project(int64_t end, const ForwardContext& context);
+  void order(const ForwardContext& context);
+  void attend(int64_t end, const ForwardContext& context);
+  void attend_pbs(int64_t end, const ForwardContext& context);
+  void attend_dense(int64_t end, const ForwardContext& context);
+  void begin_attend();
+  int64_t first_attended_row(int layer) const;
+  bool layer_runs_pbs(int layer, const ForwardContext& context) const;
+  kernels::Tensor q_rows(int64_t begin, int64_t end) const { return buffers_.q.rows(begin, end); }
+
+  Buffers buffers_;
+  UploadArena arena_;
+  int num_layers_;
+
+  std::vector<PrefillSpan> spans_;
+  int64_t num_rows_ = 0;
+  kernels::Tensor positions_;     // [num_rows] int32
+  kernels::Tensor kv_slots_;      // [num_rows] int64
+  kernels::Tensor block_tables_;  // [spans, pages_max] int32
+  int layer_ = 0;
+  Pass pass_ = Pass::kProject;
+  int64_t row_ = 0;
+};
+
+}  // namespace pbserve::engine

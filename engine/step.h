@@ -1,0 +1,75 @@
+// What travels between Scheduler and ModelRunner, which do not know each other: the plan of one
+// step, what was launched of it (known at once), and its results (known when the device is done).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "engine/sequence.h"
+
+namespace pbserve::engine {
+
+// A lane carries one prefill job at a time and keeps its state between slices. The long lane holds
+// one span of one long prompt, the short lane several whole short prompts, so that a short prompt
+// never waits for the end of a long one.
+enum class Lane : uint8_t { kLong, kShort };
+inline constexpr int kNumLanes = 2;
+
+// Tokens [begin, end) of one sequence, prefilled together.
+struct PrefillSpan {
+  SequenceId id = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool pbs = false;
+  float pbs_threshold = 0.0f;
+  bool draws_token = false;  // the sequence has no further token to compute: sample the next one
+};
+
+struct DecodeRow {
+  SequenceId id = 0;
+  int64_t position = 0;  // of the input token, whose K/V the step writes
+};
+
+struct LaneStart {
+  Lane lane = Lane::kLong;
+  std::vector<PrefillSpan> spans;
+};
+
+// The runner reads tokens, pages and sampling parameters from the sequences named here while it
+// launches the plan; it keeps no pointer to them afterwards. All steps run in one order on the
+// device, so a page given back after a launch may be handed out again at once: whoever gets it
+// writes it in a later step.
+struct StepPlan {
+  int64_t step = 0;
+  std::vector<Lane> aborts;       // lanes whose job is dropped, before anything else
+  std::vector<LaneStart> starts;  // jobs to load into idle lanes
+  std::optional<Lane> slice;      // the lane to advance
+  double slice_ms = 0;            // for this long
+  std::vector<DecodeRow> decode;
+
+  bool empty() const { return !slice.has_value() && decode.empty(); }
+};
+
+struct LaunchReport {
+  std::optional<Lane> finished_lane;  // all work of its job has been launched
+  double lane_fraction = 0;           // of the sliced lane's job
+};
+
+struct SpanDensity {
+  SequenceId id = 0;
+  BlockCounts blocks;
+};
+
+struct SampledToken {
+  SequenceId id = 0;
+  int32_t token = 0;
+};
+
+struct StepOutput {
+  int64_t step = 0;
+  std::vector<SampledToken> tokens;
+  std::vector<SpanDensity> densities;  // of the job that finished in this step
+};
+
+}  // namespace pbserve::engine

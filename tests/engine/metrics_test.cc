@@ -1,0 +1,150 @@
+// Metrics: the names, labels and values that a scraper sees.
+#include "engine/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+namespace pbserve::engine {
+namespace {
+
+// The value of `sample`, a name with all its labels, in the exposition format; -1 if it is absent.
+double value_of(const Metrics& metrics, const std::string& sample) {
+  const std::string text = "\n" + metrics.render();
+  const size_t at = text.find("\npbserve:" + sample + " ");
+  if (at == std::string::npos) return -1;
+  return std::stod(text.substr(text.find(' ', at + sample.size())));
+}
+
+Completion completion_of(FinishReason reason) {
+  Completion completion;
+  completion.reason = reason;
+  completion.usage = {.prompt_tokens = 3000, .cached_tokens = 0, .completion_tokens = 40};
+  completion.timings = {.queue_ms = 500, .prefill_ms = 2000, .generation_ms = 4000};
+  return completion;
+}
+
+TEST(Metrics, Gauges) {
+  Metrics metrics("demo");
+  metrics.set_gauges({.num_running = 3,
+                      .num_waiting = 2,
+                      .num_pages_used = 25,
+                      .num_pages_cached = 50,
+                      .num_pages = 100});
+  EXPECT_EQ(value_of(metrics, "num_requests_running{model_name=\"demo\"}"), 3);
+  EXPECT_EQ(value_of(metrics, "num_requests_waiting{model_name=\"demo\"}"), 2);
+  EXPECT_EQ(value_of(metrics, "kv_cache_usage_perc{model_name=\"demo\"}"), 0.25);
+  EXPECT_EQ(value_of(metrics, "kv_cache_cached_perc{model_name=\"demo\"}"), 0.5);
+}
+
+TEST(Metrics, CountersStandAtZeroAndGrow) {
+  Metrics metrics("demo");
+  EXPECT_EQ(value_of(metrics, "num_preemptions_total{model_name=\"demo\"}"), 0);
+  metrics.count_preemption();
+  metrics.count_prefix_cache(1000, 384);
+  metrics.count_prefix_cache(1000, 0);
+  metrics.observe_step(512, 8);
+  metrics.observe_step(0, 8);
+  metrics.observe_first_token(0.3);
+  metrics.observe_inter_token(0.02);
+  metrics.observe_inter_token(0.02);
+  EXPECT_EQ(value_of(metrics, "num_preemptions_total{model_name=\"demo\"}"), 1);
+  EXPECT_EQ(value_of(metrics, "prefix_cache_queries_total{model_name=\"demo\"}"), 2000);
+  EXPECT_EQ(value_of(metrics, "prefix_cache_hits_total{model_name=\"demo\"}"), 384);
+  EXPECT_EQ(value_of(metrics, "prompt_tokens_total{model_name=\"demo\"}"), 512);
+  EXPECT_EQ(value_of(metrics, "generation_tokens_total{model_name=\"demo\"}"), 3);
+  EXPECT_EQ(value_of(metrics, "iteration_tokens_total_sum{model_name=\"demo\"}"), 528);
+  EXPECT_EQ(
+      value_of(metrics, "time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"0.25\"}"), 0);
+  EXPECT_EQ(value_of(metrics, "time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"0.5\"}"),
+            1);
+}
+
+TEST(Metrics, AFinishedRequest) {
+  Metrics metrics("demo");
+  Completion completion = completion_of(FinishReason::kLength);
+  completion.sparse = {.mode_used = SparseMode::kPbs, .density = 0.22, .layer_densities = {}};
+  metrics.observe_finished(completion, 6.5);
+  const auto sum = [&](const std::string& name) {
+    return value_of(metrics, name + "_sum{model_name=\"demo\"}");
+  };
+  EXPECT_EQ(sum("e2e_request_latency_seconds"), 6.5);
+  EXPECT_EQ(sum("request_queue_time_seconds"), 0.5);
+  EXPECT_EQ(sum("request_prefill_time_seconds"), 2);
+  EXPECT_EQ(sum("request_decode_time_seconds"), 4);
+  EXPECT_EQ(sum("request_inference_time_seconds"), 6);
+  EXPECT_EQ(sum("request_prompt_tokens"), 3000);
+  EXPECT_EQ(sum("request_generation_tokens"), 40);
+  EXPECT_EQ(value_of(metrics, "request_prefill_density_sum{model_name=\"demo\",mode=\"pbs\"}"),
+            0.22);
+  EXPECT_EQ(value_of(metrics, "request_prefill_density_count{model_name=\"demo\",mode=\"dense\"}"),
+            0);
+}
+
+TEST(Metrics, FinishReasons) {
+  Metrics metrics("demo");
+  metrics.observe_finished(completion_of(FinishReason::kStop), 1);
+  metrics.observe_finished(completion_of(FinishReason::kStop), 1);
+  metrics.observe_finished(completion_of(FinishReason::kLength), 1);
+  metrics.observe_finished(completion_of(FinishReason::kCancelled), 1);
+  const auto count = [&](const std::string& reason) {
+    return value_of(
+        metrics, "request_success_total{model_name=\"demo\",finished_reason=\"" + reason + "\"}");
+  };
+  EXPECT_EQ(count("stop"), 2);
+  EXPECT_EQ(count("length"), 1);
+  EXPECT_EQ(count("abort"), 1);
+  EXPECT_EQ(count("error"), 0);
+}
+
+TEST(Metrics, PhasesThatWereNotReachedAreNotObserved) {
+  Metrics metrics("demo");
+  Completion completion;
+  completion.reason = FinishReason::kCancelled;
+  metrics.observe_finished(completion, 1);
+  for (const char* name : {"request_queue_time_seconds", "request_prefill_time_seconds",
+                           "request_decode_time_seconds", "request_inference_time_seconds"}) {
+    EXPECT_EQ(value_of(metrics, std::string(name) + "_count{model_name=\"demo\"}"), 0) << name;
+  }
+}
+
+TEST(Metrics, Rejections) {
+  Metrics metrics("demo");
+  metrics.count_rejected("queue_full");
+  metrics.count_rejected("queue_full");
+  EXPECT_EQ(value_of(metrics, "requests_rejected_total{model_name=\"demo\",reason=\"queue_full\"}"),
+            2);
+}
+
+TEST(Metrics, EveryHistogramReachesLongRequests) {
+  Metrics metrics("demo");
+  metrics.observe_first_token(1000);
+  EXPECT_EQ(
+      value_of(metrics, "time_to_first_token_seconds_bucket{model_name=\"demo\",le=\"2560\"}"), 1);
+  metrics.observe_finished(completion_of(FinishReason::kStop), 5000);
+  EXPECT_EQ(
+      value_of(metrics, "e2e_request_latency_seconds_bucket{model_name=\"demo\",le=\"7680\"}"), 1);
+}
+
+TEST(Metrics, ThreadsMayUpdateAndRenderTogether) {
+  constexpr int kNumThreads = 4;
+  constexpr int kNumUpdates = 500;
+  Metrics metrics("demo");
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kNumThreads; ++i) {
+    threads.emplace_back([&metrics, i] {
+      for (int update = 0; update < kNumUpdates; ++update) {
+        metrics.observe_inter_token(0.01);
+        metrics.count_rejected("reason " + std::to_string(update % 3));
+        if (i == 0 && update % 50 == 0) EXPECT_FALSE(metrics.render().empty());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(value_of(metrics, "generation_tokens_total{model_name=\"demo\"}"),
+            kNumThreads * kNumUpdates);
+}
+
+}  // namespace
+}  // namespace pbserve::engine

@@ -1,0 +1,280 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <set>
+
+#include "gtest/gtest.h"
+#include "tests/engine/sequence_factory.h"
+
+namespace pbserve::engine {
+namespace {
+
+constexpr SpanRules kRules{.span = 512, .min_tokens = 256, .long_rows = 512, .short_rows = 256};
+constexpr int32_t kStopToken = -7;
+
+// A device that runs every slice in `slices_per_job` steps and draws `next_token`.
+class FakeRunner {
+ public:
+  LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences) {
+    StepOutput output{.step = plan.step, .tokens = {}, .densities = {}};
+    for (Lane lane : plan.aborts) jobs_.erase(lane);
+    for (const LaneStart& start : plan.starts) {
+      check(!jobs_.contains(start.lane), "start of a busy lane");
+      jobs_[start.lane] = {start.spans, 0};
+    }
+    for (const DecodeRow& row : plan.decode) {
+      check(sequences.contains(row.id), "decode of a missing sequence");
+      output.tokens.push_back({row.id, next_token});
+    }
+    LaunchReport report;
+    if (plan.slice) {
+      Job& job = jobs_.at(*plan.slice);
+      if (++job.num_slices == slices_per_job) {
+        for (const PrefillSpan& span : job.spans) {
+          if (span.draws_token && sequences.contains(span.id)) {
+            output.tokens.push_back({span.id, next_token});
+          }
+        }
+        report.finished_lane = plan.slice;
+        jobs_.erase(*plan.slice);
+      }
+    }
+    in_flight.push_back(output);
+    return report;
+  }
+
+  int slices_per_job = 1;
+  int32_t next_token = 1;
+  std::deque<StepOutput> in_flight;
+
+ private:
+  struct Job {
+    std::vector<PrefillSpan> spans;
+    int num_slices;
+  };
+  std::map<Lane, Job> jobs_;
+};
+
+class SchedulerTest : public testing::Test {
+ protected:
+  void make(int64_t num_pages, int32_t num_slots, bool prefix_caching = true) {
+    pool_ = make_pool(num_pages);
+    const SchedulerLimits limits{
+        .num_slots = num_slots, .spans = kRules, .slice_ms = 1, .prefix_caching = prefix_caching};
+    scheduler_ = std::make_unique<Scheduler>(limits, *pool_);
+  }
+
+  StepPlan step(int may_stay = 0) {
+    const StepPlan plan = scheduler_->plan_step(Clock::now());
+    if (plan.empty() && runner_.in_flight.empty()) {
+      if (auto stuck = scheduler_->take_stuck()) finished_.push_back(*std::move(stuck));
+    }
+    if (!plan.empty() || !plan.aborts.empty()) {
+      scheduler_->launched(plan, runner_.launch(plan, scheduler_->sequences()), Clock::now());
+    }
+    const bool idle_turn = plan.empty();
+    while (static_cast<int>(runner_.in_flight.size()) > (idle_turn ? 0 : may_stay)) {
+      std::vector<SampledToken> tokens;
+      for (FinishedSequence& gone : scheduler_->commit(runner_.in_flight.front(), tokens)) {
+        finished_.push_back(std::move(gone));
+      }
+      runner_.in_flight.pop_front();
+    }
+    scheduler_->check_integrity();
+    return plan;
+  }
+
+  void run_until_done(int steps_max) {
+    while (!scheduler_->sequences().empty()) {
+      ASSERT_GT(steps_max--, 0) << "no forward progress";
+      step();
+    }
+  }
+
+  std::unique_ptr<KvCachePool> pool_;
+  std::unique_ptr<Scheduler> scheduler_;
+  FakeRunner runner_;
+  std::vector<FinishedSequence> finished_;
+};
+
+TEST_F(SchedulerTest, PacksShortPromptsAndRunsALongOneBesideThem) {
+  make(64, 8);
+  runner_.slices_per_job = 4;
+  scheduler_->add(make_spec(1, 1000, 4, 0));
+  scheduler_->add(make_spec(2, 100, 4, 10000));
+  scheduler_->add(make_spec(3, 100, 4, 20000));
+  scheduler_->add(make_spec(4, 100, 4, 30000));
+  const StepPlan plan = step();
+  ASSERT_EQ(plan.starts.size(), 2u);
+  EXPECT_EQ(plan.starts[0].lane, Lane::kLong);
+  EXPECT_EQ(plan.starts[0].spans.size(), 1u);
+  EXPECT_EQ(plan.starts[1].lane, Lane::kShort);
+  EXPECT_EQ(plan.starts[1].spans.size(), 2u) << "256 rows hold two prompts of 100";
+  EXPECT_NE(step().slice, plan.slice) << "busy lanes take turns";
+  run_until_done(100);
+  EXPECT_EQ(finished_.size(), 4u);
+}
+
+TEST_F(SchedulerTest, AShortPromptOvertakesALongPrefill) {
+  make(64, 8);
+  runner_.slices_per_job = 10;
+  scheduler_->add(make_spec(1, 1000, 2, 0));
+  step();
+  scheduler_->add(make_spec(2, 50, 2, 10000));
+  run_until_done(200);
+  ASSERT_EQ(finished_.size(), 2u);
+  EXPECT_EQ(finished_[0].sequence->id(), 2u);
+}
+
+TEST_F(SchedulerTest, StopTokensAndLengthEndASequence) {
+  make(64, 8);
+  SequenceSpec stops = make_spec(1, 10, 50);
+  stops.stop_ids = {kStopToken};
+  scheduler_->add(std::move(stops));
+  scheduler_->add(make_spec(2, 10, 3, 500));
+  step();
+  runner_.next_token = kStopToken;
+  run_until_done(10);
+  ASSERT_EQ(finished_.size(), 2u);
+  for (const FinishedSequence& gone : finished_) {
+    const bool stopped = gone.sequence->id() == 1;
+    EXPECT_EQ(gone.reason, stopped ? FinishReason::kStop : FinishReason::kLength);
+    EXPECT_EQ(gone.sequence->num_generated(), stopped ? 2 : 3);
+  }
+}
+
+TEST_F(SchedulerTest, APromptThatCameBeforeStartsFromItsPages) {
+  make(64, 8);
+  scheduler_->add(make_spec(1, 300, 2));
+  run_until_done(20);
+  scheduler_->add(make_spec(2, 300, 2));
+  SequenceSpec other_salt = make_spec(3, 300, 2);
+  other_salt.cache_root = "dense|salt";
+  scheduler_->add(std::move(other_salt));
+  run_until_done(20);
+  ASSERT_EQ(finished_.size(), 3u);
+  for (const FinishedSequence& gone : finished_) {
+    EXPECT_EQ(gone.sequence->first_cached, gone.sequence->id() == 2 ? 256 : 0);
+  }
+}
+
+TEST_F(SchedulerTest, TheYoungestGivesWayWhenPagesRunOutAndLosesNothing) {
+  make(5, 4, /*prefix_caching=*/false);
+  scheduler_->add(make_spec(1, 120, 250, 0));
+  scheduler_->add(make_spec(2, 120, 250, 10000));
+  run_until_done(2000);
+  ASSERT_EQ(finished_.size(), 2u);
+  EXPECT_GT(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(finished_[0].sequence->id(), 1u);
+  for (const FinishedSequence& gone : finished_) {
+    EXPECT_EQ(gone.sequence->num_generated(), 250);
+  }
+}
+
+TEST_F(SchedulerTest, WhatCanNeverFitFailsWithTheNumbers) {
+  make(3, 4);
+  scheduler_->add(make_spec(1, 400, 10));
+  step();
+  ASSERT_EQ(finished_.size(), 1u);
+  EXPECT_EQ(finished_[0].status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(finished_[0].status.ToString().find("needs 4 cache pages"), std::string::npos);
+}
+
+TEST_F(SchedulerTest, ExpiredRequestsLeaveInAnyPhase) {
+  make(64, 1);
+  for (SequenceId id : {1, 2}) {
+    SequenceSpec spec = make_spec(id, 100, 1000, static_cast<int32_t>(id) * 1000);
+    spec.deadline = Clock::now() + std::chrono::milliseconds(5);
+    scheduler_->add(std::move(spec));
+  }
+  step();
+  EXPECT_TRUE(scheduler_->take_expired(Clock::now() - std::chrono::hours(1)).empty());
+  EXPECT_EQ(scheduler_->take_expired(Clock::now() + std::chrono::seconds(1)).size(), 2u);
+  EXPECT_EQ(pool_->num_used(), 0);
+  scheduler_->check_integrity();
+}
+
+// A packed job goes on for the others when one of its prompts is cancelled: the pages it still
+// writes must not be handed out meanwhile.
+TEST_F(SchedulerTest, PagesOfACancelledPackedPromptStayUntilItsJobEnds) {
+  make(64, 8);
+  runner_.slices_per_job = 3;
+  scheduler_->add(make_spec(1, 100, 2, 0));
+  scheduler_->add(make_spec(2, 100, 2, 10000));
+  step();
+  const int32_t used = pool_->num_used();
+  ASSERT_TRUE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
+  scheduler_->check_integrity();
+  EXPECT_EQ(pool_->num_used(), used);
+  run_until_done(20);
+  EXPECT_EQ(pool_->num_used(), 0);
+}
+
+TEST_F(SchedulerTest, CancelAbortsALongJobAndFreesItsPagesAtOnce) {
+  make(64, 8);
+  runner_.slices_per_job = 3;
+  scheduler_->add(make_spec(1, 1000, 2, 0));
+  step();
+  ASSERT_TRUE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
+  EXPECT_EQ(pool_->num_used(), 0);
+  EXPECT_FALSE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
+  scheduler_->add(make_spec(2, 1000, 2, 0));
+  const StepPlan plan = step();
+  EXPECT_EQ(plan.aborts, (std::vector<Lane>{Lane::kLong}));
+  run_until_done(20);
+}
+
+// Random arrivals, cancels and steps, plain and overlapped; PBSERVE_SEED replays one.
+TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
+  const char* given = std::getenv("PBSERVE_SEED");
+  const uint64_t base = given != nullptr ? std::strtoull(given, nullptr, 10) : 20261123;
+  for (uint64_t seed = base; seed < base + (given != nullptr ? 1 : 20); ++seed) {
+    SCOPED_TRACE(testing::Message() << "PBSERVE_SEED=" << seed);
+    std::mt19937_64 random(seed);
+    const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % limit); };
+    runner_ = FakeRunner{};
+    scheduler_.reset();  // before the pool its tables refer to
+    finished_.clear();
+    make(12 + below(30), static_cast<int32_t>(1 + below(6)), below(2) == 0);
+    const int may_stay = static_cast<int>(below(2));
+    std::set<SequenceId> submitted;
+    for (SequenceId id = 1; id <= 150; ++id) {
+      if (below(3) == 0) {
+        SequenceSpec spec =
+            make_spec(id, 1 + below(900), 1 + below(300), static_cast<int32_t>(below(3)) * 10000);
+        spec.pbs = below(3) == 0;
+        spec.cache_root = spec.pbs ? "pbs|" : "dense|";
+        spec.stop_ids = {kStopToken};
+        scheduler_->add(std::move(spec));
+        submitted.insert(id);
+      }
+      if (below(6) == 0 && !submitted.empty()) {
+        const SequenceId victim = *std::next(submitted.begin(), below(std::ssize(submitted)));
+        auto gone = scheduler_->remove(victim, FinishReason::kCancelled, absl::CancelledError(""));
+        if (gone) finished_.push_back(*std::move(gone));
+        scheduler_->check_integrity();
+      }
+      runner_.next_token = below(40) == 0 ? kStopToken : static_cast<int32_t>(below(1000));
+      runner_.slices_per_job = static_cast<int>(1 + below(4));
+      step(may_stay);
+    }
+    runner_.slices_per_job = 1;
+    for (int i = 0; !scheduler_->sequences().empty(); ++i) {
+      ASSERT_LT(i, 50000) << "no forward progress";
+      step(may_stay);
+    }
+    std::set<SequenceId> left;
+    for (const FinishedSequence& gone : finished_) {
+      EXPECT_TRUE(left.insert(gone.sequence->id()).second) << "finished twice";
+      EXPECT_LE(gone.sequence->num_known(), gone.sequence->spec().num_tokens_max);
+    }
+    EXPECT_EQ(left, submitted);
+    EXPECT_EQ(pool_->num_used(), 0);
+  }
+}
+
+}  // namespace
+}  // namespace pbserve::engine
