@@ -28,7 +28,7 @@ void Scheduler::add(SequenceSpec spec) {
   const SequenceId id = spec.id;
   const auto [place, fresh] = sequences_.try_emplace(id);
   check(fresh, "sequence id used twice");
-  place->second = std::make_unique<Sequence>(std::move(spec), pool_);
+  place->second = std::make_unique<Sequence>(std::move(spec));
   waiting_.push_back(id);
 }
 
@@ -330,7 +330,7 @@ FinishedSequence Scheduler::release(Sequence& sequence, FinishReason reason, abs
       job.abort = true;
     }
   }
-  sequence.blocks.truncate(0);
+  sequence.blocks.clear();
   if (sequence.slot >= 0) free_slots_.push_back(sequence.slot);
   std::erase(running_, sequence.id());
   std::erase(waiting_, sequence.id());

@@ -16,8 +16,8 @@ void BlockCounts::add(const BlockCounts& other) {
   }
 }
 
-Sequence::Sequence(SequenceSpec spec, KvCachePool& pool)
-    : blocks(pool), spec_(std::move(spec)), tokens_(spec_.prompt), num_tokens_(num_known()) {
+Sequence::Sequence(SequenceSpec spec)
+    : spec_(std::move(spec)), tokens_(spec_.prompt), num_tokens_(num_known()) {
   check(!spec_.prompt.empty(), "sequence without a prompt");
   check(num_tokens_ < spec_.num_tokens_max, "sequence without room for one token");
 }
@@ -34,7 +34,7 @@ void Sequence::start_prefill(int64_t num_cached, int32_t sequence_slot) {
 void Sequence::stop_running() {
   phase = Phase::kWaiting;
   slot = -1;
-  blocks.truncate(0);
+  blocks.clear();
   num_cached_ = 0;
   num_computed_ = 0;
 }

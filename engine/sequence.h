@@ -58,7 +58,7 @@ enum class Phase : uint8_t { kWaiting, kPrefill, kDecode };
 
 class Sequence {
  public:
-  Sequence(SequenceSpec spec, KvCachePool& pool);  // `pool` outlives the sequence
+  explicit Sequence(SequenceSpec spec);
 
   const SequenceSpec& spec() const { return spec_; }
   SequenceId id() const { return spec_.id; }

@@ -11,7 +11,7 @@ class BatchBuilderTest : public testing::Test {
  protected:
   // A sequence with a slot and the pages its tokens and the next one need.
   void add(SequenceId id, int64_t num_prompt, int32_t slot, int32_t first_token) {
-    auto sequence = std::make_unique<Sequence>(make_spec(id, num_prompt, 100, first_token), *pool_);
+    auto sequence = std::make_unique<Sequence>(make_spec(id, num_prompt, 100, first_token));
     ASSERT_TRUE(pool_->allocate(sequence->blocks, static_cast<int32_t>(num_prompt / 128 + 1)));
     sequence->start_prefill(0, slot);
     sequences_.emplace(id, std::move(sequence));
@@ -54,7 +54,7 @@ TEST_F(BatchBuilderTest, EndsOfTextAreBannedUntilTheMinimum) {
   spec.stop_ids = {2, 77};
   spec.num_tokens_min = 12;
   spec.sampling = {.temperature = 0.5f, .top_p = 0.9f, .min_p = 0.1f, .top_k = 7, .seed = 42};
-  Sequence sequence(std::move(spec), *pool_);
+  Sequence sequence(std::move(spec));
   sequence.start_prefill(0, 4);
   const std::vector<DrawRow> rows = {{&sequence, 11}, {&sequence, 12}};
   const SampleBatch batch = build_sample_batch(rows);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -11,10 +12,12 @@ namespace {
 
 // The value of `sample`, a name with all its labels, in the exposition format; -1 if it is absent.
 double value_of(const Metrics& metrics, const std::string& sample) {
-  const std::string text = "\n" + metrics.render();
-  const size_t at = text.find("\npbserve:" + sample + " ");
-  if (at == std::string::npos) return -1;
-  return std::stod(text.substr(text.find(' ', at + sample.size())));
+  const std::string start = "pbserve:" + sample + " ";
+  std::istringstream lines(metrics.render());
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(start)) return std::stod(line.substr(start.size()));
+  }
+  return -1;
 }
 
 Completion completion_of(FinishReason reason) {
@@ -137,7 +140,9 @@ TEST(Metrics, ThreadsMayUpdateAndRenderTogether) {
       for (int update = 0; update < kNumUpdates; ++update) {
         metrics.observe_inter_token(0.01);
         metrics.count_rejected("reason " + std::to_string(update % 3));
-        if (i == 0 && update % 50 == 0) EXPECT_FALSE(metrics.render().empty());
+        if (i == 0 && update % 50 == 0) {
+          EXPECT_FALSE(metrics.render().empty());
+        }
       }
     });
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <map>
 #include <mutex>
 
 namespace pbserve::engine {
@@ -211,7 +212,7 @@ TEST_F(OutputStageTest, StopStringsWaitForTheMinimum) {
 }
 
 TEST_F(OutputStageTest, TheEndTokenIsCountedNotPrinted) {
-  start(1, {.skip_special_tokens = false});
+  start(1, {.stop_strings = {}, .skip_special_tokens = false});
   type(1, "a");
   token(1, kEndId, TokenRole::kEnd);
   const Record record = finish(1, FinishReason::kStop);
@@ -219,7 +220,7 @@ TEST_F(OutputStageTest, TheEndTokenIsCountedNotPrinted) {
   EXPECT_EQ(record.ids, (std::vector<int32_t>{'a', kEndId}));
   EXPECT_EQ(record.completion.usage.completion_tokens, 2);
 
-  start(2, {.include_stop_string = true, .skip_special_tokens = false});
+  start(2, {.stop_strings = {}, .include_stop_string = true, .skip_special_tokens = false});
   token(2, kEndId, TokenRole::kEnd);
   EXPECT_EQ(finish(2).text, "<end>");
 }
@@ -228,7 +229,7 @@ TEST_F(OutputStageTest, SpecialTokensArePrintedOnlyOnWish) {
   start(1);
   token(1, kEndId, TokenRole::kText);
   EXPECT_EQ(finish(1).text, "");
-  start(2, {.skip_special_tokens = false});
+  start(2, {.stop_strings = {}, .skip_special_tokens = false});
   token(2, kEndId, TokenRole::kText);
   EXPECT_EQ(finish(2).text, "<end>");
 }
@@ -281,11 +282,12 @@ TEST_F(OutputStageTest, ManyRequestsAtOnce) {
   EXPECT_EQ(stopped_.size(), kNumRequests);
 }
 
-TEST_F(OutputStageTest, OutputOfAnUnknownRequestDies) {
+TEST(OutputStageDeathTest, OutputOfAnUnknownRequestDies) {
+  const ByteTokenizer tokenizer;
+  Metrics metrics("m");
   EXPECT_DEATH(
       {
-        Metrics metrics("m");
-        OutputStage stage(tokenizer_, metrics, [](Handle) {});
+        OutputStage stage(tokenizer, metrics, [](OutputStage::Handle) {});
         stage.token(9, 'a', TokenRole::kText, Clock::now());
       },
       "has not started");

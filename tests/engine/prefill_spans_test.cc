@@ -22,7 +22,7 @@ class PrefillSpansTest : public testing::Test {
     SequenceSpec spec = make_spec(1, num_prompt, 500);
     spec.pbs = pbs;
     spec.pbs_short_spans = short_spans;
-    return Sequence(std::move(spec), *pool_);
+    return Sequence(std::move(spec));
   }
 
   static std::vector<Cut> cuts(Sequence& sequence, const SpanRules& rules, int64_t cached = 0) {
@@ -35,8 +35,6 @@ class PrefillSpansTest : public testing::Test {
     }
     return all;
   }
-
-  std::unique_ptr<KvCachePool> pool_ = make_pool(64);
 };
 
 TEST_F(PrefillSpansTest, PbsPromptIsCutAtMultiplesOfTheSpan) {

@@ -32,7 +32,7 @@ class FakeRunner {
     LaunchReport report;
     if (plan.slice) {
       Job& job = jobs_.at(*plan.slice);
-      if (++job.num_slices == slices_per_job) {
+      if (++job.num_slices >= slices_per_job) {
         for (const PrefillSpan& span : job.spans) {
           if (span.draws_token && sequences.contains(span.id)) {
             output.tokens.push_back({span.id, next_token});
