@@ -52,4 +52,19 @@ void copy_to_device(void* device, const void* host, size_t num_bytes, const Stre
 void copy_to_host(void* host, const void* device, size_t num_bytes, const Stream& stream);
 void fill_zero(void* device, size_t num_bytes, const Stream& stream);
 
+// What the backends provide; only buffer.cc calls it. num_bytes > 0.
+namespace cpu {
+absl::StatusOr<std::byte*> allocate(size_t num_bytes);
+void release(std::byte* memory, size_t num_bytes);
+}  // namespace cpu
+namespace cuda {
+absl::StatusOr<std::byte*> allocate(int index, size_t num_bytes);
+void release(int index, std::byte* memory);
+absl::StatusOr<std::byte*> allocate_pinned(size_t num_bytes);
+void release_pinned(std::byte* memory);
+void copy_to_device(void* device, const void* host, size_t num_bytes, CudaHandle stream);
+void copy_to_host(void* host, const void* device, size_t num_bytes, CudaHandle stream);
+void fill_zero(void* device, size_t num_bytes, CudaHandle stream);
+}  // namespace cuda
+
 }  // namespace pbserve::kernels

@@ -6,7 +6,7 @@
 namespace pbserve {
 
 void die(std::string_view what, Location where) {
-  std::fprintf(stderr, "%s:%u: check failed: %.*s\n", where.file_name(), where.line(),
+  std::fprintf(stderr, "%s:%d: check failed: %.*s\n", where.file, where.line,
                static_cast<int>(what.size()), what.data());
   std::fflush(stderr);
   std::abort();

@@ -14,14 +14,18 @@ enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kU32, kU64 };
 
 constexpr size_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::kU8: return 1;
+    case DType::kU8:
+      return 1;
     case DType::kBF16:
-    case DType::kF16: return 2;
+    case DType::kF16:
+      return 2;
     case DType::kF32:
     case DType::kI32:
-    case DType::kU32: return 4;
+    case DType::kU32:
+      return 4;
     case DType::kI64:
-    case DType::kU64: return 8;
+    case DType::kU64:
+      return 8;
   }
   return 0;
 }

@@ -48,4 +48,15 @@ class Event {
   CudaHandle handle_ = nullptr;
 };
 
+// What the CUDA backend provides; only stream.cc calls it.
+namespace cuda {
+absl::StatusOr<CudaHandle> create_stream(int index);
+void destroy_stream(CudaHandle stream);
+void synchronize(CudaHandle stream);
+CudaHandle create_event();
+void destroy_event(CudaHandle event);
+void record_event(CudaHandle event, CudaHandle stream);
+void wait_event(CudaHandle event);
+}  // namespace cuda
+
 }  // namespace pbserve::kernels

@@ -26,13 +26,15 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t)>&
     body_ = &body;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
-    busy_ = static_cast<int>(workers_.size());
     ++generation_;
   }
   start_.notify_all();
   drain(body, count);
+  // No index is left. A worker that has not woken up by here stays asleep: waiting for it would
+  // cost more than a small product takes.
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return busy_ == 0; });
+  body_ = nullptr;
+  done_.wait(lock, [this] { return num_active_ == 0; });
 }
 
 void ThreadPool::drain(const std::function<void(int64_t)>& body, int64_t count) {
@@ -50,15 +52,16 @@ void ThreadPool::work() {
     int64_t count = 0;
     {
       std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+      start_.wait(lock, [&] { return stopping_ || (body_ != nullptr && generation_ != seen); });
       if (stopping_) return;
       seen = generation_;
+      ++num_active_;
       body = body_;
       count = count_;
     }
     drain(*body, count);
     std::lock_guard lock(mutex_);
-    if (--busy_ == 0) done_.notify_one();
+    if (--num_active_ == 0) done_.notify_one();
   }
 }
 

@@ -33,11 +33,11 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable start_;
   std::condition_variable done_;
-  const std::function<void(int64_t)>* body_ = nullptr;
+  const std::function<void(int64_t)>* body_ = nullptr;  // null between calls
   int64_t count_ = 0;
   std::atomic<int64_t> next_ = 0;
   int64_t generation_ = 0;
-  int busy_ = 0;
+  int num_active_ = 0;  // workers inside body_
   bool stopping_ = false;
   std::vector<std::thread> workers_;
 };

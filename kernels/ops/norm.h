@@ -7,9 +7,9 @@
 namespace pbserve::kernels {
 
 struct RmsNormArgs {
-  Tensor y;         // [T, C] activation dtype
+  Tensor y;         // [T, C] activation dtype, or empty: only the addition
   Tensor x;         // [T, C] activation dtype, or empty: the residual alone is normalised
-  Tensor weight;    // [C] float32
+  Tensor weight;    // [C] float32; not read without y
   Tensor residual;  // [T, C] float32: residual += x first, then the sum is normalised
   float eps;
 };

@@ -11,7 +11,8 @@ namespace pbserve::kernels {
 inline constexpr int kMaxBannedIds = 32;
 
 struct SampleArgs {
-  Tensor token;        // [B] int32, written
+  Tensor token;        // [S] int32: row b's token is written at token[index[b]]
+  Tensor index;        // [B] int32, distinct, each in [0, S)
   Tensor logits;       // [B, V] float32; read only
   Tensor temperature;  // [B] float32; 0 = greedy, the lowest id of equal logits
   Tensor top_k;        // [B] int32; 0 = all
@@ -22,10 +23,18 @@ struct SampleArgs {
   Tensor banned;       // [B, kMaxBannedIds] int32
 };
 
-// Order of the filters, as in vLLM: temperature, top-k, top-p, min-p.
+// Written in place of a token when a row has no logit above -infinity that is not banned.
+inline constexpr int32_t kNoToken = -1;
+
+// Order of the filters, as in vLLM: temperature, top-k, top-p, min-p. Each keeps the candidates
+// that come first by (logit descending, id ascending). Logits that are not numbers are never drawn.
 void sample(const SampleArgs& args, const Stream& stream);
 
-namespace cpu { void sample(const SampleArgs& args, ThreadPool& pool); }
-namespace cuda { void sample(const SampleArgs& args, CudaHandle stream); }
+namespace cpu {
+void sample(const SampleArgs& args, ThreadPool& pool);
+}
+namespace cuda {
+void sample(const SampleArgs& args, CudaHandle stream);
+}
 
 }  // namespace pbserve::kernels

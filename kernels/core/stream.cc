@@ -1,0 +1,59 @@
+#include "kernels/core/stream.h"
+
+#include <utility>
+
+namespace pbserve::kernels {
+
+absl::StatusOr<Stream> Stream::create(Device device, int cpu_threads) {
+  Stream stream;
+  stream.device_ = device;
+  if (stream.is_cuda()) {
+    ASSIGN_OR_RETURN(stream.handle_, cuda::create_stream(device.index));
+  } else {
+    stream.pool_ = std::make_unique<ThreadPool>(cpu_threads);
+  }
+  return stream;
+}
+
+Stream::Stream(Stream&& other) noexcept
+    : device_(other.device_),
+      handle_(std::exchange(other.handle_, nullptr)),
+      pool_(std::move(other.pool_)) {}
+
+Stream& Stream::operator=(Stream&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(handle_, other.handle_);
+  std::swap(pool_, other.pool_);
+  return *this;
+}
+
+Stream::~Stream() {
+  if (handle_ != nullptr) cuda::destroy_stream(handle_);
+}
+
+void Stream::synchronize() const {
+  if (is_cuda()) cuda::synchronize(handle_);
+}
+
+Event::Event(const Stream& stream) : handle_(stream.is_cuda() ? cuda::create_event() : nullptr) {}
+
+Event::Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+
+Event& Event::operator=(Event&& other) noexcept {
+  std::swap(handle_, other.handle_);
+  return *this;
+}
+
+Event::~Event() {
+  if (handle_ != nullptr) cuda::destroy_event(handle_);
+}
+
+void Event::record(const Stream& stream) {
+  if (handle_ != nullptr) cuda::record_event(handle_, stream.handle());
+}
+
+void Event::wait() const {
+  if (handle_ != nullptr) cuda::wait_event(handle_);
+}
+
+}  // namespace pbserve::kernels

@@ -1,0 +1,40 @@
+// The GPUs of this machine. The runtime is linked statically and finds the driver when first asked,
+// so the same program starts on machines without one.
+#include <cuda_runtime_api.h>
+
+#include "kernels/core/device.h"
+
+namespace pbserve::kernels::cuda {
+namespace {
+
+absl::Status to_status(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  return absl::UnavailableError(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Gpu>> list_gpus() {
+  int count = 0;
+  RETURN_IF_ERROR(to_status(cudaGetDeviceCount(&count), "no GPU answers"));
+  std::vector<Gpu> gpus;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties;
+    RETURN_IF_ERROR(to_status(cudaGetDeviceProperties(&properties, i), "GPU properties"));
+    gpus.push_back({.name = properties.name,
+                    .sm_version = properties.major * 10 + properties.minor,
+                    .total_bytes = static_cast<int64_t>(properties.totalGlobalMem)});
+  }
+  if (gpus.empty()) return absl::UnavailableError("this machine has no GPU");
+  return gpus;
+}
+
+absl::StatusOr<int64_t> free_bytes(int index) {
+  RETURN_IF_ERROR(to_status(cudaSetDevice(index), "GPU selection"));
+  size_t free = 0;
+  size_t total = 0;
+  RETURN_IF_ERROR(to_status(cudaMemGetInfo(&free, &total), "GPU memory"));
+  return static_cast<int64_t>(free);
+}
+
+}  // namespace pbserve::kernels::cuda

@@ -1,0 +1,101 @@
+// The one choice of backend: every operation checks its arguments, then runs where its stream is.
+#include "kernels/ops/args_check.h"
+
+namespace pbserve::kernels {
+
+void rms_norm(const RmsNormArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::rms_norm(args, stream.handle()) : cpu::rms_norm(args, stream.pool());
+}
+
+void rope_append(const RopeAppendArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::rope_append(args, stream.handle())
+                   : cpu::rope_append(args, stream.pool());
+}
+
+void silu_mul(const SiluMulArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::silu_mul(args, stream.handle()) : cpu::silu_mul(args, stream.pool());
+}
+
+void embedding(const EmbeddingArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::embedding(args, stream.handle()) : cpu::embedding(args, stream.pool());
+}
+
+int64_t packed_weight_numel(Device device, int64_t num_out, int64_t num_in) {
+  return device.kind == DeviceKind::kCuda ? cuda::packed_weight_numel(num_out, num_in)
+                                          : cpu::packed_weight_numel(num_out, num_in);
+}
+
+void pack_weight(const PackWeightArgs& args, const Stream& stream) {
+  check_args(args);
+  const LinearWeight& weight = args.weight;
+  check_eq(weight.packed.numel(),
+           packed_weight_numel(stream.device(), weight.num_out, weight.num_in),
+           "pack_weight: elements of the packed form");
+  stream.is_cuda() ? cuda::pack_weight(args, stream.handle())
+                   : cpu::pack_weight(args, stream.pool());
+}
+
+void linear(const LinearArgs& args, const Stream& stream) {
+  check_args(args);
+  const LinearWeight& weight = args.weight;
+  check_eq(weight.packed.numel(),
+           packed_weight_numel(stream.device(), weight.num_out, weight.num_in),
+           "linear: elements of the packed form");
+  stream.is_cuda() ? cuda::linear(args, stream.handle()) : cpu::linear(args, stream.pool());
+}
+
+void sample(const SampleArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::sample(args, stream.handle()) : cpu::sample(args, stream.pool());
+}
+
+void prefill_attention(const PrefillAttentionArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::prefill_attention(args, stream.handle())
+                   : cpu::prefill_attention(args, stream.pool());
+}
+
+void decode_attention(const DecodeAttentionArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::decode_attention(args, stream.handle())
+                   : cpu::decode_attention(args, stream.pool());
+}
+
+PbsPlan take_pbs_plan(const PbsPlanShape& shape, Device device, Workspace& workspace) {
+  check_args(shape);
+  const int64_t context = align_up<int64_t>(shape.context_len_max, kPbsBlock);
+  const int64_t blocks = context / kPbsBlock;
+  const int64_t query_blocks = ceil_div<int64_t>(shape.span_len_max, kPbsBlock);
+  const int64_t scratch_bytes = device.kind == DeviceKind::kCuda ? cuda::pbs_scratch_bytes(shape)
+                                                                 : cpu::pbs_scratch_bytes(shape);
+  const int64_t kv_heads = shape.num_kv_heads;
+  return {.order = workspace.take(DType::kU8, {kv_heads, context}),
+          .k = workspace.take(shape.dtype, {kv_heads, context, shape.head_dim}),
+          .v = workspace.take(shape.dtype, {kv_heads, context, shape.head_dim}),
+          .k_pooled = workspace.take(DType::kF32, {kv_heads, blocks, shape.head_dim}),
+          .mask = workspace.take(DType::kU32,
+                                 {shape.num_q_heads, query_blocks, ceil_div<int64_t>(blocks, 32)}),
+          .scratch = workspace.take(DType::kU8, {scratch_bytes})};
+}
+
+void pbs_order(const PbsOrderArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_order(args, stream.handle()) : cpu::pbs_order(args, stream.pool());
+}
+
+void pbs_select(const PbsSelectArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_select(args, stream.handle()) : cpu::pbs_select(args, stream.pool());
+}
+
+void pbs_prefill(const PbsPrefillArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_prefill(args, stream.handle())
+                   : cpu::pbs_prefill(args, stream.pool());
+}
+
+}  // namespace pbserve::kernels
