@@ -12,6 +12,6 @@ struct RopeTable {
   float scale = 1.0f;           // multiplies cos and sin (yarn's attention factor)
 };
 
-RopeTable make_rope_table(const RopeConfig& rope, int64_t head_dim, int64_t max_position);
+RopeTable make_rope_table(const RopeConfig& rope, int64_t head_dim);
 
 }  // namespace pbserve::models

@@ -30,8 +30,6 @@ struct LayerScratch {
 
 class Transformer {
  public:
-  Transformer(const ModelConfig& config, WeightStore weights, const kernels::Stream& stream,
-              kernels::DeviceBuffer inv_freq, float rope_scale);
   static absl::StatusOr<Transformer> create(const ModelConfig& config, WeightStore weights,
                                             const kernels::Stream& stream);
 
@@ -39,8 +37,9 @@ class Transformer {
   kernels::DType dtype() const { return weights_.dtype(); }
   float attention_scale() const;  // 1 / sqrt(D)
 
-  // hidden [T, C] float32 = embeddings of ids [T].
-  void embed(kernels::Tensor hidden, kernels::Tensor ids, const kernels::Stream& stream) const;
+  // hidden [T, C] float32 = embeddings of ids [T]; with an index [T], of ids[index[t]].
+  void embed(kernels::Tensor hidden, kernels::Tensor ids, kernels::Tensor index,
+             const kernels::Stream& stream) const;
 
   // Norm, QKV, rotation; writes q [T, Hq, D] and the rows' K/V into this layer's pages.
   void project(int layer, const RowInput& rows, kernels::Tensor hidden, kernels::Tensor q,
@@ -56,9 +55,12 @@ class Transformer {
               const kernels::Stream& stream) const;
 
  private:
+  Transformer(const ModelConfig& config, WeightStore weights, kernels::DeviceBuffer inv_freq,
+              float rope_scale);
+
   ModelConfig config_;
   WeightStore weights_;
-  kernels::DeviceBuffer inv_freq_;
+  kernels::DeviceBuffer inv_freq_;  // [D / 2] float32
   float rope_scale_;
 };
 

@@ -11,16 +11,18 @@
 
 namespace pbserve::models {
 
+class WeightSource;
+
 struct LayerWeights {
-  kernels::Tensor attn_norm;     // [C] float32
-  kernels::LinearWeight qkv;     // [(Hq + 2 Hkv) D, C]: q, k, v
-  kernels::Tensor qkv_bias;      // [(Hq + 2 Hkv) D] float32, or empty
-  kernels::Tensor q_norm;        // [D] float32, or empty
-  kernels::Tensor k_norm;        // [D] float32, or empty
-  kernels::LinearWeight out;     // [C, Hq D]
-  kernels::Tensor mlp_norm;      // [C] float32
-  kernels::LinearWeight gate_up; // [2 F, C]: gate, up
-  kernels::LinearWeight down;    // [C, F]
+  kernels::Tensor attn_norm;      // [C] float32
+  kernels::LinearWeight qkv;      // [(Hq + 2 Hkv) D, C]: q, k, v
+  kernels::Tensor qkv_bias;       // [(Hq + 2 Hkv) D] float32, or empty
+  kernels::Tensor q_norm;         // [D] float32, or empty
+  kernels::Tensor k_norm;         // [D] float32, or empty
+  kernels::LinearWeight out;      // [C, Hq D]
+  kernels::Tensor mlp_norm;       // [C] float32
+  kernels::LinearWeight gate_up;  // [2 F, C]: gate, up
+  kernels::LinearWeight down;     // [C, F]
 };
 
 class WeightStore {
@@ -34,17 +36,21 @@ class WeightStore {
   static absl::StatusOr<WeightStore> dummy(const ModelConfig& config, kernels::DType dtype,
                                            uint64_t seed, const kernels::Stream& stream);
 
-  kernels::DType dtype() const { return dtype_; }
-  size_t num_bytes() const;
+  // Fills every parameter from `source`.
+  static absl::StatusOr<WeightStore> fill(const ModelConfig& config, kernels::DType dtype,
+                                          WeightSource& source, const kernels::Stream& stream);
 
-  kernels::Tensor embedding;        // [V, C]
-  kernels::Tensor final_norm;       // [C] float32
-  kernels::LinearWeight lm_head;    // [V, C]; the embedding's values where tied
+  kernels::DType dtype() const { return dtype_; }
+  size_t num_bytes() const { return buffer_.size(); }
+
+  kernels::Tensor embedding;      // [V, C]
+  kernels::Tensor final_norm;     // [C] float32
+  kernels::LinearWeight lm_head;  // [V, C]; the embedding's values where tied
   std::vector<LayerWeights> layers;
 
  private:
   kernels::DType dtype_ = kernels::DType::kBF16;
-  std::vector<kernels::DeviceBuffer> buffers_;
+  kernels::DeviceBuffer buffer_;  // holds all of the above
 };
 
 }  // namespace pbserve::models

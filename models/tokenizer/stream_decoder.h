@@ -20,11 +20,13 @@ class StreamDecoder {
 
  private:
   std::string take_complete();
+  void append_replacements(size_t num_bytes, std::string* text) const;
 
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
-  bool at_start_ = true;
-  std::string pending_;  // bytes of a character that is not complete yet
+  DecodeRules rules_;
+  size_t leading_spaces_left_;  // to drop; 0 once text has begun
+  std::string pending_;         // bytes of a character that is not complete yet
 };
 
 }  // namespace pbserve::models

@@ -19,15 +19,31 @@ struct EncodeOptions {
   bool parse_special_tokens = true;  // "<|im_end|>" in the text becomes its id
 };
 
+// How the bytes of tokens become text; the two kinds of files differ.
+struct DecodeRules {
+  // Spaces dropped from the beginning of the text: those that encoding put there.
+  size_t leading_spaces_dropped = 0;
+  // A broken character of n bytes becomes n U+FFFD (SentencePiece) instead of one.
+  bool replace_each_byte = false;
+  // The text of this token keeps its leading space; -1: there is none such.
+  int32_t unknown_id = -1;
+};
+
 class Tokenizer {
  public:
+  static constexpr size_t kTextBytesMax = size_t{256} << 20;  // of one encode()
+
   virtual ~Tokenizer() = default;
 
-  // Reads <folder>/tokenizer.json, else <folder>/tokenizer.model. Anything in the file that would
-  // change the ids and is not implemented is refused by name.
+  // Reads <folder>/tokenizer.json, or <folder>/tokenizer.model where the former is absent or is
+  // the latter's conversion (model.byte_fallback). tokenizer.json alone decides what is added
+  // around a text; for tokenizer.model, tokenizer_config.json does (add_bos_token defaults to
+  // true, add_eos_token to false, as transformers' LlamaTokenizer has it). Anything in the files
+  // that would change the ids and is not implemented is refused by name.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> load(const std::string& folder);
 
-  // REQUIRES nothing of `text`: invalid UTF-8 is kInvalidArgument with the byte offset.
+  // REQUIRES nothing of `text`: invalid UTF-8 is kInvalidArgument with the byte offset, and so is
+  // text beyond kTextBytesMax.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       EncodeOptions options) const = 0;
 
@@ -43,8 +59,14 @@ class Tokenizer {
   // One more than the largest id.
   virtual int32_t vocab_size() const = 0;
 
+  virtual DecodeRules decode_rules() const { return {}; }
+
   // The text of all ids; incomplete characters become U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
+
+ protected:
+  // What encode() asks of any text: valid UTF-8 within the limit.
+  static absl::Status check_text(std::string_view text);
 };
 
 }  // namespace pbserve::models
