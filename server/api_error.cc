@@ -1,0 +1,189 @@
+#include "server/api_error.h"
+
+#include <algorithm>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+constexpr absl::string_view kHttpStatus = "pbserve/http_status";
+constexpr absl::string_view kParam = "pbserve/param";
+constexpr absl::string_view kCode = "pbserve/code";
+constexpr absl::string_view kAllow = "pbserve/allow";
+
+// What the engine checks, under the names of the OpenAI body.
+constexpr absl::string_view kEngineFields[] = {
+    "prompt",         "messages",   "temperature", "top_p",
+    "top_k",          "min_p",      "max_tokens",  "min_tokens",
+    "stop_token_ids", "cache_salt", "stop",        "sparse_attention.threshold"};
+
+std::string payload(const absl::Status& status, absl::string_view key) {
+  const auto value = status.GetPayload(key);
+  return value ? std::string(*value) : std::string();
+}
+
+absl::Status with(absl::Status status, absl::string_view key, absl::string_view value) {
+  status.SetPayload(key, absl::Cord(value));
+  return status;
+}
+
+absl::Status http_only(absl::StatusCode code, int http_status, absl::string_view message) {
+  return with(absl::Status(code, message), kHttpStatus, absl::StrCat(http_status));
+}
+
+absl::string_view error_type(int http_status) {
+  switch (http_status) {
+    case 401:
+      return "authentication_error";
+    case 404:
+    case 405:
+      return "not_found_error";
+    case 429:
+      return "rate_limit_error";
+    case 501:
+      return "not_implemented_error";
+    default:
+      return http_status < 500 ? "invalid_request_error" : "server_error";
+  }
+}
+
+// null rather than "" where there is nothing to say: clients test for it.
+nlohmann::ordered_json text_or_null(const std::string& text) {
+  return text.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(text);
+}
+
+}  // namespace
+
+absl::Status invalid_field(absl::string_view param, absl::string_view message) {
+  return with(absl::InvalidArgumentError(message), kParam, param);
+}
+
+absl::Status with_field_of_message(absl::Status status) {
+  if (!absl::IsInvalidArgument(status) || status.GetPayload(kParam)) return status;
+  const absl::string_view message = status.message();
+  const std::string name(message.substr(0, message.find_first_of(" [:,")));
+  const bool is_field = std::find(std::begin(kEngineFields), std::end(kEngineFields), name) !=
+                        std::end(kEngineFields);
+  return is_field ? with(std::move(status), kParam, name) : status;
+}
+
+absl::Status model_not_found(absl::string_view model) {
+  absl::Status status = absl::NotFoundError(
+      absl::StrCat("the model '", model, "' is not served here; see /v1/models"));
+  return with(with(std::move(status), kCode, "model_not_found"), kParam, "model");
+}
+
+absl::Status invalid_api_key() {
+  return with(
+      absl::UnauthenticatedError("a valid API key is required, as 'Authorization: Bearer <key>'"),
+      kCode, "invalid_api_key");
+}
+
+absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }
+
+absl::Status unknown_route(absl::string_view method, absl::string_view path) {
+  return absl::NotFoundError(
+      absl::StrCat("no route for ", method, " ", path.substr(0, 200), "; see /openapi.json"));
+}
+
+absl::Status method_not_allowed(absl::string_view method, absl::string_view path,
+                                absl::string_view allowed) {
+  return with(http_only(absl::StatusCode::kInvalidArgument, 405,
+                        absl::StrCat(path, " does not take ", method, ": use ", allowed)),
+              kAllow, allowed);
+}
+
+absl::Status unsupported_media_type(absl::string_view content_type) {
+  return http_only(absl::StatusCode::kInvalidArgument, 415,
+                   absl::StrCat("Content-Type '", content_type.substr(0, 100),
+                                "' is not supported: send application/json"));
+}
+
+absl::Status body_too_large(int64_t limit_bytes) {
+  return http_only(
+      absl::StatusCode::kResourceExhausted, 413,
+      absl::StrCat("the request body is larger than http.max_body_bytes = ", limit_bytes));
+}
+
+absl::Status headers_too_large(int64_t limit_bytes) {
+  return http_only(
+      absl::StatusCode::kResourceExhausted, 431,
+      absl::StrCat("the request header is larger than http.max_header_bytes = ", limit_bytes));
+}
+
+absl::Status read_timeout(absl::string_view what, int64_t limit_s) {
+  return http_only(absl::StatusCode::kDeadlineExceeded, 408,
+                   absl::StrCat("the ", what, " did not arrive within ", limit_s, " s"));
+}
+
+int http_status(const absl::Status& status) {
+  if (int value = 0; absl::SimpleAtoi(payload(status, kHttpStatus), &value)) return value;
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 200;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return 400;
+    case absl::StatusCode::kUnauthenticated:
+      return 401;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kResourceExhausted:
+      return 429;
+    case absl::StatusCode::kCancelled:
+      return 499;  // the name nginx gave to a client that left
+    case absl::StatusCode::kUnimplemented:
+      return 501;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kFailedPrecondition:
+      return 503;
+    case absl::StatusCode::kDeadlineExceeded:
+      return 504;
+    default:
+      return 500;
+  }
+}
+
+int retry_after_s(const absl::Status& status) {
+  switch (http_status(status)) {
+    case 429:
+      return 1;  // the queue moves with every finished request
+    case 503:
+      return 5;  // a restart takes longer
+    default:
+      return 0;
+  }
+}
+
+std::string to_error_body(const absl::Status& status) {
+  const nlohmann::ordered_json body = {{"error",
+                                        {{"message", std::string(status.message())},
+                                         {"type", std::string(error_type(http_status(status)))},
+                                         {"param", text_or_null(error_param(status))},
+                                         {"code", text_or_null(payload(status, kCode))}}}};
+  return body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+HttpReply to_http_reply(const absl::Status& status) {
+  HttpReply reply{.status = http_status(status), .body = to_error_body(status)};
+  if (const int seconds = retry_after_s(status); seconds > 0) {
+    reply.headers.emplace_back("Retry-After", absl::StrCat(seconds));
+  }
+  if (const std::string allowed = payload(status, kAllow); !allowed.empty()) {
+    reply.headers.emplace_back("Allow", allowed);
+  }
+  if (reply.status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return reply;
+}
+
+int grpc_code(const absl::Status& status) { return static_cast<int>(status.code()); }
+
+std::string error_param(const absl::Status& status) { return payload(status, kParam); }
+
+}  // namespace pbserve::server

@@ -1,0 +1,45 @@
+// The only place where a Status becomes an HTTP status with an OpenAI error body, or a gRPC code.
+// Errors are absl::Status everywhere else; what HTTP alone knows (413, the field at fault) rides
+// on the Status as payload, attached by the constructors below.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "kernels/core/status.h"
+#include "server/http_message.h"
+
+namespace pbserve::server {
+
+// A request field is wrong; `param` is its name as the client wrote it, "messages[2].role".
+absl::Status invalid_field(absl::string_view param, absl::string_view message);
+// The same for an error of the engine, which begins its messages with the field's name.
+absl::Status with_field_of_message(absl::Status status);
+absl::Status model_not_found(absl::string_view model);
+absl::Status invalid_api_key();
+absl::Status not_ready();
+
+// What only HTTP can get wrong.
+absl::Status unknown_route(absl::string_view method, absl::string_view path);
+absl::Status method_not_allowed(absl::string_view method, absl::string_view path,
+                                absl::string_view allowed);
+absl::Status unsupported_media_type(absl::string_view content_type);
+absl::Status body_too_large(int64_t limit_bytes);
+absl::Status headers_too_large(int64_t limit_bytes);
+absl::Status read_timeout(absl::string_view what, int64_t limit_s);
+
+// The reply with {"error": {"message", "type", "param", "code"}}.
+HttpReply to_http_reply(const absl::Status& status);
+// The body alone, for an error in the middle of a stream.
+std::string to_error_body(const absl::Status& status);
+int http_status(const absl::Status& status);
+
+// The numeric grpc::StatusCode.
+int grpc_code(const absl::Status& status);
+// The field at fault, or empty.
+std::string error_param(const absl::Status& status);
+// Whole seconds after which another try is worthwhile; 0 where none is.
+int retry_after_s(const absl::Status& status);
+
+}  // namespace pbserve::server

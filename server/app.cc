@@ -1,0 +1,18 @@
+#include "server/app.h"
+
+#include <chrono>
+
+#include "server/openai_format.h"
+#include "server/version.h"
+
+namespace pbserve::server {
+
+App::App(engine::Engine* the_engine, const ServerConfig& the_config)
+    : engine(the_engine),
+      config(the_config),
+      auth(the_config.server.api_keys),
+      fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
+      started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
+      workers(the_config.server.worker_threads) {}
+
+}  // namespace pbserve::server

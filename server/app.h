@@ -1,0 +1,28 @@
+// What every connection and call shares: the engine, the limits, the keys, the workers. Made once
+// in main and outlived by nothing that uses it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "engine/engine.h"
+#include "server/auth.h"
+#include "server/config.h"
+#include "server/worker_pool.h"
+
+namespace pbserve::server {
+
+struct App {
+  App(engine::Engine* the_engine, const ServerConfig& the_config);
+
+  engine::Engine* const engine;
+  const ServerConfig config;
+  const Auth auth;
+  const std::string fingerprint;
+  const int64_t started_s;  // Unix time
+  std::atomic<bool> ready{true};
+  WorkerPool workers;
+};
+
+}  // namespace pbserve::server

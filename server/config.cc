@@ -1,0 +1,176 @@
+#include "server/config.h"
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "server/config_table.h"
+
+namespace pbserve::server {
+namespace {
+
+constexpr double kMaxSeconds = 86400;
+constexpr double kMaxBytes = 1LL << 40;
+
+// Ranges of the engine's keys are the engine's: validate() knows them.
+void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
+  using engine::SparseMode;
+  using kernels::PbsScorer;
+  using kernels::PbsSelector;
+  engine::ModelOptions& model = config->model;
+  table->add("model.path", &model.path);
+  table->add("model.served_name", &model.served_name);
+  table->add("model.load_format", &model.load_format);
+  table->add("model.dtype", &model.dtype);
+  table->add_json("model.hf_overrides", &model.hf_overrides);
+  table->add_size("model.max_model_len", &model.max_model_len);
+
+  engine::DeviceOptions& device = config->device;
+  table->add("device.kind", &device.kind);
+  table->add("device.cpu_threads", &device.cpu_threads);
+  table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
+  table->add_size("device.kv_cache_bytes", &device.kv_cache_bytes);
+
+  engine::SchedulerOptions& scheduler = config->scheduler;
+  table->add("scheduler.max_num_seqs", &scheduler.max_num_seqs);
+  table->add_size("scheduler.max_num_batched_tokens", &scheduler.max_num_batched_tokens);
+  table->add("scheduler.prefill_slice_ms", &scheduler.prefill_slice_ms);
+  table->add_size("scheduler.max_num_queued_reqs", &scheduler.max_num_queued_reqs);
+  table->add_size("scheduler.max_num_queued_tokens", &scheduler.max_num_queued_tokens);
+  table->add("scheduler.overlap", &scheduler.overlap);
+  table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);
+
+  engine::PbsOptions& pbs = config->pbs;
+  table->add_enum(
+      "pbs.mode", &pbs.mode,
+      {{"auto", SparseMode::kAuto}, {"dense", SparseMode::kDense}, {"pbs", SparseMode::kPbs}});
+  table->add("pbs.segment", &pbs.params.segment);
+  table->add_enum("pbs.scorer", &pbs.params.scorer,
+                  {{"mean", PbsScorer::kMean}, {"antidiagonal", PbsScorer::kAntidiagonal}});
+  table->add("pbs.stride", &pbs.params.stride);
+  table->add_enum("pbs.selector", &pbs.params.selector,
+                  {{"top_p", PbsSelector::kTopP}, {"max_ratio", PbsSelector::kMaxRatio}});
+  table->add("pbs.threshold", &pbs.params.threshold);
+  table->add("pbs.threshold_min", &pbs.threshold_min);
+  table->add_size("pbs.span", &pbs.span);
+  table->add_size("pbs.min_tokens", &pbs.min_tokens);
+  table->add("pbs.dense_layers", &pbs.dense_layers);
+
+  engine::RequestLimits& limits = config->limits;
+  table->add("limits.max_stop_strings", &limits.max_stop_strings);
+  table->add("limits.max_stop_bytes", &limits.max_stop_bytes);
+  table->add("limits.max_stop_token_ids", &limits.max_stop_token_ids);
+  table->add("limits.max_cache_salt_bytes", &limits.max_cache_salt_bytes);
+}
+
+void bind_server(ServerConfig* config, ConfigTable* table) {
+  ServerOptions& server = config->server;
+  table->add("server.host", &server.host);
+  table->add("server.api_keys", &server.api_keys);
+  table->add("server.api_key_file", &server.api_key_file);
+  table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
+  table->add("server.worker_threads", &server.worker_threads, {1, 256});
+  table->add_size("server.response_buffer_bytes", &server.response_buffer_bytes, {4096, kMaxBytes});
+  table->add_enum<std::string>(
+      "server.log_level", &server.log_level,
+      {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}});
+
+  HttpOptions& http = config->http;
+  table->add("http.port", &http.port, {0, 65535});
+  table->add("http.io_threads", &http.io_threads, {1, 256});
+  table->add("http.max_connections", &http.max_connections, {1, 1 << 20});
+  table->add_size("http.max_body_bytes", &http.max_body_bytes, {1024, kMaxBytes});
+  table->add_size("http.max_buffered_body_bytes", &http.max_buffered_body_bytes, {1024, kMaxBytes});
+  table->add_size("http.max_header_bytes", &http.max_header_bytes, {1024, 1 << 24});
+  table->add("http.idle_timeout_s", &http.idle_timeout_s, {1, kMaxSeconds});
+  table->add("http.header_timeout_s", &http.header_timeout_s, {1, kMaxSeconds});
+  table->add("http.body_timeout_s", &http.body_timeout_s, {1, kMaxSeconds});
+  table->add("http.write_timeout_s", &http.write_timeout_s, {1, kMaxSeconds});
+  table->add("http.sse_keep_alive_s", &http.sse_keep_alive_s, {0, kMaxSeconds});
+  table->add("http.strict_params", &http.strict_params);
+  table->add("http.json.max_depth", &http.json.max_depth, {4, 256});
+  table->add_size("http.json.max_values", &http.json.max_values, {1024, 1 << 30});
+  table->add("http.json.max_object_members", &http.json.max_object_members, {64, 1 << 16});
+
+  GrpcOptions& grpc = config->grpc;
+  table->add("grpc.enabled", &grpc.enabled);
+  table->add("grpc.port", &grpc.port, {0, 65535});
+  table->add("grpc.max_message_bytes", &grpc.max_message_bytes, {1024, (1U << 31) - 1});
+  table->add("grpc.max_calls", &grpc.max_calls, {1, 1 << 20});
+  table->add("grpc.reflection", &grpc.reflection);
+}
+
+ConfigTable bind(ServerConfig* config) {
+  ConfigTable table;
+  bind_server(config, &table);
+  bind_engine(&config->engine, &table);
+  return table;
+}
+
+absl::StatusOr<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::Status apply_file(const std::string& path, ConfigTable* table) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  try {
+    const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/true,
+                                  /*ignore_comments=*/true);
+    if (!json.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": must hold a JSON object"));
+    }
+    if (absl::Status status = table->set_all(json); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.message()));
+    }
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status read_api_keys(ServerOptions* server) {
+  if (!server->api_key_file.empty()) {
+    std::ifstream file(server->api_key_file);
+    if (!file) {
+      return absl::NotFoundError(
+          absl::StrCat("server.api_key_file = ", server->api_key_file, ": cannot be read"));
+    }
+    for (std::string line; std::getline(file, line);) {
+      absl::StripAsciiWhitespace(&line);
+      if (!line.empty()) server->api_keys.push_back(line);
+    }
+    if (server->api_keys.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("server.api_key_file = ", server->api_key_file, ": holds no key"));
+    }
+  }
+  for (const std::string& key : server->api_keys) {
+    if (key.empty()) return absl::InvalidArgumentError("server.api_keys: a key must not be empty");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> load_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides) {
+  ServerConfig config;
+  ConfigTable table = bind(&config);
+  if (!file.empty()) RETURN_IF_ERROR(apply_file(file, &table));
+  for (const auto& [path, value] : overrides) RETURN_IF_ERROR(table.set_text(path, value));
+  RETURN_IF_ERROR(read_api_keys(&config.server));
+  RETURN_IF_ERROR(engine::validate(config.engine));
+  return config;
+}
+
+Json effective_config(const ServerConfig& config) {
+  ServerConfig shown = config;
+  for (std::string& key : shown.server.api_keys) key = "(hidden)";
+  return bind(&shown).dump();
+}
+
+}  // namespace pbserve::server

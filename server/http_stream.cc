@@ -1,0 +1,242 @@
+#include "server/http_stream.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "server/api_error.h"
+
+namespace pbserve::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::awaitable;
+using boost::system::error_code;
+using std::chrono::seconds;
+
+constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
+constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests, while a response runs
+constexpr auto kLingerTime = seconds(5);
+constexpr char kServerName[] = "pbserve";
+
+absl::Status peer_left() { return absl::CancelledError("the peer left"); }
+
+absl::Status bad_http(const error_code& error) {
+  return absl::InvalidArgumentError(absl::StrCat("not valid HTTP: ", error.message()));
+}
+
+HttpRequest to_request(const http::request_header<>& header) {
+  HttpRequest request;
+  request.method = std::string(header.method_string());
+  const absl::string_view target(header.target().data(), header.target().size());
+  request.path = std::string(target.substr(0, target.find('?')));
+  for (const auto& field : header) {
+    request.headers[absl::AsciiStrToLower(std::string(field.name_string()))] =
+        std::string(field.value());
+  }
+  return request;
+}
+
+}  // namespace
+
+struct HttpStream::Impl {
+  Impl(asio::ip::tcp::socket socket, const HttpOptions& the_options)
+      : stream(std::move(socket)), options(the_options) {}
+
+  void set_timeout(int32_t limit_s) { stream.expires_after(seconds(limit_s)); }
+
+  template <class Message>
+  awaitable<bool> write(Message& message) {
+    set_timeout(options.write_timeout_s);
+    const auto [error, bytes] = co_await http::async_write(stream, message, kTuple);
+    co_return !error;
+  }
+
+  template <class Buffers>
+  awaitable<bool> write_raw(Buffers buffers) {
+    set_timeout(options.write_timeout_s);
+    const auto [error, bytes] = co_await asio::async_write(stream, buffers, kTuple);
+    co_return !error;
+  }
+
+  // At least one byte in the buffer.
+  awaitable<bool> wait_for_first_byte() {
+    if (buffer.size() > 0) co_return true;
+    set_timeout(options.idle_timeout_s);
+    const auto [error, bytes] = co_await stream.async_read_some(buffer.prepare(4096), kTuple);
+    buffer.commit(bytes);
+    co_return !error;
+  }
+
+  beast::tcp_stream stream;
+  const HttpOptions& options;
+  beast::flat_buffer buffer;
+  std::optional<http::request_parser<http::string_body>> parser;
+  bool is_chunked = false;  // the event stream's framing; HTTP/1.0 ends it by closing
+};
+
+HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
+    : impl_(std::make_unique<Impl>(std::move(socket), options)) {
+  error_code ignored;
+  impl_->stream.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
+}
+
+HttpStream::~HttpStream() = default;
+
+awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
+  Impl& impl = *impl_;
+  if (!co_await impl.wait_for_first_byte()) co_return peer_left();
+  impl.parser.emplace();
+  impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
+  impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));
+  impl.set_timeout(impl.options.header_timeout_s);
+  const auto [error, bytes] =
+      co_await http::async_read_header(impl.stream, impl.buffer, *impl.parser, kTuple);
+  if (error == beast::error::timeout) {
+    co_return read_timeout("request header", impl.options.header_timeout_s);
+  }
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    co_return headers_too_large(impl.options.max_header_bytes);
+  }
+  if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
+  if (error == http::error::end_of_stream || error == http::error::partial_message) {
+    co_return peer_left();
+  }
+  if (error && error.category() != http::make_error_code(http::error::bad_method).category()) {
+    co_return peer_left();  // the socket's own errors
+  }
+  if (error) co_return bad_http(error);
+  HttpRequest request = to_request(impl.parser->get().base());
+  request.has_body = !impl.parser->is_done();
+  if (impl.parser->content_length()) request.content_length = *impl.parser->content_length();
+  co_return request;
+}
+
+awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* request) {
+  Impl& impl = *impl_;
+  request->body_lease = ByteBudget::Lease(budget);
+  if (header_or_empty(*request, "expect") == "100-continue") {
+    static constexpr absl::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (!co_await impl.write_raw(asio::buffer(kContinue))) co_return peer_left();
+  }
+  const auto deadline = std::chrono::steady_clock::now() + seconds(impl.options.body_timeout_s);
+  while (!impl.parser->is_done()) {
+    impl.stream.expires_at(deadline);
+    const auto [error, bytes] =
+        co_await http::async_read_some(impl.stream, impl.buffer, *impl.parser, kTuple);
+    if (error == beast::error::timeout) {
+      co_return read_timeout("request body", impl.options.body_timeout_s);
+    }
+    if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
+    if (error == http::error::partial_message) co_return peer_left();
+    if (error && error.category() != http::make_error_code(http::error::bad_method).category()) {
+      co_return peer_left();
+    }
+    if (error) co_return bad_http(error);
+    const size_t held = impl.parser->get().body().size();
+    if (!request->body_lease.grow_to(static_cast<int64_t>(held))) {
+      co_return absl::ResourceExhaustedError(
+          absl::StrCat("the bodies of all requests exceed http.max_buffered_body_bytes = ",
+                       budget->limit_bytes(), ": try again later"));
+    }
+  }
+  request->body = std::move(impl.parser->get().body());
+  co_return absl::OkStatus();
+}
+
+awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
+  const unsigned version = impl_->parser ? impl_->parser->get().version() : 11;
+  http::response<http::string_body> response(static_cast<http::status>(reply.status), version);
+  response.set(http::field::server, kServerName);
+  response.set(http::field::content_type, reply.content_type);
+  for (const auto& [name, value] : reply.headers) response.set(name, value);
+  response.keep_alive(keep_alive);
+  response.body() = std::move(reply.body);
+  response.prepare_payload();
+  co_return co_await impl_->write(response);
+}
+
+awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
+  const unsigned version = impl_->parser->get().version();
+  impl_->is_chunked = version >= 11;
+  http::response<http::empty_body> response(http::status::ok, version);
+  response.set(http::field::server, kServerName);
+  response.set(http::field::content_type, "text/event-stream; charset=utf-8");
+  response.set(http::field::cache_control, "no-cache");
+  response.set("X-Accel-Buffering", "no");  // proxies must pass each event on at once
+  response.set("X-Request-Id", request_id);
+  response.keep_alive(keep_alive && impl_->is_chunked);
+  response.chunked(impl_->is_chunked);
+  http::response_serializer<http::empty_body> serializer(response);
+  impl_->set_timeout(impl_->options.write_timeout_s);
+  const auto [error, bytes] = co_await http::async_write_header(impl_->stream, serializer, kTuple);
+  co_return !error;
+}
+
+awaitable<bool> HttpStream::write_events(absl::string_view events) {
+  if (events.empty()) co_return true;  // an empty chunk would end the stream
+  const asio::const_buffer buffer(events.data(), events.size());
+  if (!impl_->is_chunked) co_return co_await impl_->write_raw(buffer);
+  co_return co_await impl_->write_raw(http::make_chunk(buffer));
+}
+
+awaitable<bool> HttpStream::end_events() {
+  if (!impl_->is_chunked) co_return true;
+  co_return co_await impl_->write_raw(http::make_chunk_last());
+}
+
+awaitable<void> HttpStream::wait_for_disconnect() {
+  Impl& impl = *impl_;
+  error_code error;
+  while (!error && impl.buffer.size() < kReadAheadBytes) {
+    // The plain socket: the timer of the stream belongs to the writes that run beside this.
+    const auto [read_error, bytes] = co_await impl.stream.socket().async_read_some(
+        asio::buffer(impl.buffer.prepare(4096)), kTuple);
+    impl.buffer.commit(bytes);
+    error = read_error;
+  }
+  if (error == asio::error::operation_aborted) co_return;
+  if (error) {
+    impl.stream.close();
+    co_return;
+  }
+  // A peer that pipelines this much is noticed by the next write instead.
+  asio::steady_timer never(co_await asio::this_coro::executor,
+                           std::chrono::steady_clock::time_point::max());
+  co_await never.async_wait(kTuple);
+}
+
+awaitable<void> HttpStream::close_politely() {
+  Impl& impl = *impl_;
+  error_code error;
+  impl.stream.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  std::string sink(64 << 10, '\0');
+  impl.stream.expires_after(kLingerTime);
+  const auto deadline = std::chrono::steady_clock::now() + kLingerTime;
+  while (!error && std::chrono::steady_clock::now() < deadline) {
+    const auto [read_error, bytes] =
+        co_await impl.stream.async_read_some(asio::buffer(sink), kTuple);
+    error = read_error;
+  }
+  impl.stream.close();
+}
+
+bool HttpStream::keep_alive() const {
+  if (!impl_->parser) return false;
+  const auto& header = impl_->parser->get();
+  // A reply to HEAD must not have the body that ours has; HTTP/1.0 cannot frame an event stream.
+  return header.keep_alive() && header.version() >= 11 && header.method() != http::verb::head;
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,102 @@
+#include "server/json_body.h"
+
+#include <algorithm>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+// The index after the string that opens at `begin`, or the text's length if it never closes.
+size_t skip_string(absl::string_view text, size_t begin) {
+  size_t at = begin + 1;
+  while (at < text.size()) {
+    const size_t stop = text.find_first_of("\"\\", at);
+    if (stop == absl::string_view::npos) return text.size();
+    if (text[stop] == '"') return stop + 1;
+    at = stop + 2;
+  }
+  return text.size();
+}
+
+absl::Status too_many(absl::string_view what, int64_t limit, size_t at) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("the JSON body has more than ", limit, " ", what, " (at byte ", at, ")"));
+}
+
+// The parser's complaint without its own prefix, and without megabytes of what it read last.
+std::string complaint(absl::string_view what) {
+  if (const size_t prefix = what.find("] "); prefix != absl::string_view::npos) {
+    what.remove_prefix(prefix + 2);
+  }
+  return absl::StrCat("the body is not valid JSON: ", what.substr(0, 200));
+}
+
+}  // namespace
+
+absl::Status check_json_limits(absl::string_view text, const JsonLimits& limits) {
+  struct Level {
+    bool is_object;
+    int64_t num_members;
+  };
+  std::vector<Level> levels;
+  int64_t num_values = 1;
+  for (size_t at = 0; at < text.size(); ++at) {
+    switch (text[at]) {
+      case '"':
+        at = skip_string(text, at) - 1;
+        break;
+      case '[':
+      case '{':
+        if (std::ssize(levels) == limits.max_depth) {
+          return too_many("levels", limits.max_depth, at);
+        }
+        levels.push_back({.is_object = text[at] == '{', .num_members = 1});
+        ++num_values;
+        break;
+      case ']':
+      case '}':
+        if (!levels.empty()) levels.pop_back();
+        break;
+      case ',':
+        ++num_values;
+        if (!levels.empty() && ++levels.back().num_members > limits.max_object_members &&
+            levels.back().is_object) {
+          return too_many("members in one object", limits.max_object_members, at);
+        }
+        break;
+      default:
+        break;
+    }
+    if (num_values > limits.max_values) return too_many("values", limits.max_values, at);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits) {
+  RETURN_IF_ERROR(check_json_limits(text, limits));
+  try {
+    return Json::parse(text);
+  } catch (const std::exception& error) {  // parse errors, number overflow, bad_alloc
+    return absl::InvalidArgumentError(complaint(error.what()));
+  }
+}
+
+absl::StatusOr<Json> parse_json_object(absl::string_view text, const JsonLimits& limits) {
+  absl::StatusOr<Json> value = parse_json(text, limits);
+  if (value.ok() && !value->is_object()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the body must be a JSON object, not ", value->type_name()));
+  }
+  return value;
+}
+
+std::string dump_json(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,123 @@
+#include "server/response_channel.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+int64_t event_bytes(const ResponseEvent& event) {
+  int64_t bytes = sizeof(ResponseEvent);
+  if (const auto* delta = std::get_if<engine::TextDelta>(&event)) {
+    bytes += static_cast<int64_t>(delta->text.size() + delta->token_ids.size() * sizeof(int32_t));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+class ResponseChannel::Sink : public engine::ResponseSink {
+ public:
+  explicit Sink(std::shared_ptr<ResponseChannel> channel) : channel_(std::move(channel)) {}
+
+  void on_accepted(const engine::Accepted& accepted) override { channel_->push(accepted); }
+  void on_progress(const engine::PrefillProgress& progress) override {
+    if (channel_->options_.wants_progress) channel_->push(progress);
+  }
+  void on_text(engine::TextDelta delta) override { channel_->push(std::move(delta)); }
+  void on_done(const engine::Completion& completion) override { channel_->end(completion); }
+
+ private:
+  std::shared_ptr<ResponseChannel> channel_;
+};
+
+ResponseChannel::ResponseChannel(ChannelOptions options) : options_(std::move(options)) {}
+
+std::unique_ptr<engine::ResponseSink> ResponseChannel::make_sink() {
+  return std::make_unique<Sink>(shared_from_this());
+}
+
+void ResponseChannel::set_cancel(std::function<void()> cancel) {
+  std::function<void()> run;
+  {
+    const std::lock_guard lock(mutex_);
+    cancel_ = std::move(cancel);
+    if (cancel_wanted_ && !ended_) run = cancel_;
+  }
+  if (run) run();
+}
+
+std::optional<ResponseEvent> ResponseChannel::next() {
+  const std::lock_guard lock(mutex_);
+  if (events_.empty()) {
+    reader_waits_ = true;
+    return std::nullopt;
+  }
+  ResponseEvent event = std::move(events_.front());
+  events_.pop_front();
+  num_bytes_ -= event_bytes(event);
+  return event;
+}
+
+void ResponseChannel::push(ResponseEvent event) {
+  bool wake = false;
+  bool cancel = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (reader_left_ || overflowed_) return;
+    num_bytes_ += event_bytes(event);
+    if (num_bytes_ > options_.capacity_bytes) {
+      overflowed_ = cancel = true;
+    } else {
+      events_.push_back(std::move(event));
+      wake = std::exchange(reader_waits_, false);
+    }
+  }
+  if (cancel) cancel_now();
+  if (wake) options_.on_ready();
+}
+
+void ResponseChannel::end(engine::Completion completion) {
+  bool wake = false;
+  bool reader_left = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    reader_left = reader_left_;
+    if (overflowed_) {
+      completion.status = absl::ResourceExhaustedError(
+          absl::StrCat("the client reads too slowly: more than server.response_buffer_bytes = ",
+                       options_.capacity_bytes, " of output waited for it"));
+    }
+    if (!reader_left_) {
+      events_.push_back(completion);
+      num_bytes_ += event_bytes(events_.back());
+      wake = std::exchange(reader_waits_, false);
+    }
+  }
+  if (options_.on_end) options_.on_end(completion, reader_left);
+  if (wake) options_.on_ready();
+}
+
+void ResponseChannel::abandon() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (reader_left_) return;
+    reader_left_ = true;
+    events_.clear();
+  }
+  cancel_now();
+}
+
+void ResponseChannel::cancel_now() {
+  std::function<void()> run;
+  {
+    const std::lock_guard lock(mutex_);
+    cancel_wanted_ = true;
+    if (!ended_) run = cancel_;
+  }
+  if (run) run();
+}
+
+}  // namespace pbserve::server

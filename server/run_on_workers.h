@@ -1,0 +1,38 @@
+// co_await a function that runs on the worker pool; the coroutine resumes on its own executor.
+#pragma once
+
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include "server/worker_pool.h"
+
+namespace pbserve::server {
+
+template <class Work>
+boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* pool,
+                                                                  size_t work_bytes, Work work) {
+  namespace asio = boost::asio;
+  using Result = std::invoke_result_t<Work>;
+  // WorkerPool takes copyable functions: what can only be moved is shared.
+  auto shared_work = std::make_shared<Work>(std::move(work));
+  auto initiate = [pool, work_bytes, shared_work](auto handler) {
+    auto executor = asio::get_associated_executor(handler);
+    auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
+    auto guard = asio::make_work_guard(executor);
+    pool->post(work_bytes, [shared_work, shared_handler, executor, guard] {
+      auto result = std::make_shared<Result>((*shared_work)());
+      asio::post(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });
+    });
+  };
+  co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result)>(
+      initiate, asio::use_awaitable);
+}
+
+}  // namespace pbserve::server

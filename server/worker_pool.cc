@@ -1,0 +1,34 @@
+#include "server/worker_pool.h"
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <utility>
+
+namespace pbserve::server {
+namespace {
+
+constexpr size_t kLargeBytes = 256 << 10;  // about 25 ms of tokenising at 10 MB/s
+
+}  // namespace
+
+struct WorkerPool::Impl {
+  explicit Impl(int num_threads) : small(static_cast<size_t>(num_threads)), large(1) {}
+
+  boost::asio::thread_pool small;
+  boost::asio::thread_pool large;
+};
+
+WorkerPool::WorkerPool(int num_threads) : impl_(std::make_unique<Impl>(num_threads)) {}
+
+WorkerPool::~WorkerPool() { join(); }
+
+void WorkerPool::join() {
+  impl_->small.join();
+  impl_->large.join();
+}
+
+void WorkerPool::post(size_t work_bytes, std::function<void()> work) {
+  boost::asio::post(work_bytes < kLargeBytes ? impl_->small : impl_->large, std::move(work));
+}
+
+}  // namespace pbserve::server
