@@ -1,33 +1,37 @@
 #!/usr/bin/env bash
-# Installs the system packages pbserve needs: the one list, for Debian 12 and Ubuntu 24.04.
-# usage: install-deps.sh build|runtime|test     (test = build + what the tests use)
+# The one list of system packages, for Debian 12 and Ubuntu 24.04.
+# usage: install-deps.sh build             what building and starting the server needs
+#        install-deps.sh test              that, and what the tests need
+#        install-deps.sh runtime PROGRAM   prints the packages whose libraries PROGRAM loads, for
+#                                          an image that runs it and builds nothing
 set -euo pipefail
 
 role=${1:-build}
 . /etc/os-release
 case "${ID}-${VERSION_ID}" in
-  debian-12)    boost=1.81 grpc_runtime=libgrpc++1.51 utf8proc=libutf8proc2 ;;
-  ubuntu-24.04) boost=1.83 grpc_runtime=libgrpc++1.51t64 utf8proc=libutf8proc3 ;;
+  debian-12)    boost=libboost1.81-dev ;;
+  ubuntu-24.04) boost=libboost1.83-dev ;;
   *) echo "install-deps.sh: needs Debian 12 or Ubuntu 24.04, found ${ID} ${VERSION_ID}" >&2
      exit 1 ;;
 esac
 
-# The compiled program's shared libraries.
-runtime=("${grpc_runtime}" "${utf8proc}" libsentencepiece0 libpcre2-8-0 prometheus-cpp-runtime
-         ca-certificates curl)
-[ "${ID}" = debian ] && runtime=("${runtime[@]/prometheus-cpp-runtime/libprometheus-cpp-core1.0}")
-
-build=(g++ cmake ninja-build pkg-config
-       libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-       "libboost${boost}-dev" libssl-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
-       prometheus-cpp-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev curl ca-certificates)
+packages=(g++ cmake ninja-build pkg-config ca-certificates curl
+          libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
+          "${boost}" libssl-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
+          prometheus-cpp-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev)
 
 case "${role}" in
-  runtime) packages=("${runtime[@]}") ;;
-  build)   packages=("${build[@]}") ;;
-  test)    packages=("${build[@]}" libgtest-dev libgmock-dev libbenchmark-dev clang-14 clang-format
-                     libclang-rt-14-dev python3-venv xz-utils) ;;
-  *) echo "install-deps.sh: unknown role '${role}': expected build, runtime or test" >&2; exit 1 ;;
+  build) ;;
+  test) packages+=(libgtest-dev libgmock-dev libbenchmark-dev ccache
+                   clang-14 libclang-rt-14-dev clang-format-14 python3-venv) ;;
+  runtime)
+    # /lib is a link to /usr/lib, and packages name either one.
+    for library in $(ldd "${2:?the program}" | awk '$2 == "=>" {print $3}' | xargs readlink -f); do
+      dpkg-query --search "${library}" 2> /dev/null || dpkg-query --search "${library#/usr}"
+    done | cut -d: -f1 | sort -u
+    exit 0 ;;
+  *) echo "install-deps.sh: unknown role '${role}': expected build, test or runtime" >&2
+     exit 1 ;;
 esac
 
 missing=()

@@ -138,6 +138,18 @@ TEST(KvCachePool, LookedUpPagesAreNotEvicted) {
   EXPECT_EQ(table.num_pages(), 3);
 }
 
+TEST(KvCachePool, AClearedTableMayHoldOtherTokens) {
+  const auto pool = make_pool(2);
+  BlockTable table;
+  for (const char* letters : {"a", "b"}) {
+    ASSERT_TRUE(pool->allocate(table, 1));
+    pool->insert("dense", tokens_of(letters), table, 1);
+    table.clear();
+  }
+  EXPECT_EQ(pool->num_pages_found("dense", tokens_of("a")), 1);
+  EXPECT_EQ(pool->num_pages_found("dense", tokens_of("b")), 1);
+}
+
 TEST(KvCachePool, RefusesSizesItCannotHold) {
   EXPECT_EQ(KvCachePool::create({}, kShape, 0).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(KvCachePool::create({}, kShape, int64_t{1} << 25).status().code(),

@@ -1,0 +1,76 @@
+"""A pbserve process on a free port, and JSON calls to it; python standard library only."""
+
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class BenchServer:
+    """Started on entry, stopped on exit. What it logs goes to `log_path`, for reading the port."""
+
+    def __init__(self, binary: Path, model: Path, settings: dict[str, str], log_path: Path):
+        self.log_path = log_path
+        self.command = [str(binary), "--model", str(model), "--port", "0", "--no-grpc"]
+        for key, value in settings.items():
+            self.command += ["--set", f"{key}={value}"]
+
+    def __enter__(self) -> "BenchServer":
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        try:
+            self.url = self._wait_for_port(timeout_s=120)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _wait_for_port(self, timeout_s: float) -> str:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            log = self.log_path.read_text(errors="replace")
+            if found := re.search(r"HTTP on (\S+:\d+)", log):
+                return f"http://{found[1]}"
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{' '.join(self.command)} ended:\n{log}")
+            time.sleep(0.05)
+        raise RuntimeError(f"no port after {timeout_s} s:\n{log}")
+
+    def post(self, path: str, body: dict, timeout_s: float = 1800) -> dict:
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{path}: {error.code} {error.read().decode()}") from error
+
+    def count_tokens(self, text: str) -> int:
+        return self.post("/tokenize", {"prompt": text, "add_special_tokens": False})["count"]
+
+
+def machine_name() -> str:
+    """The processor and how many of its threads this machine has."""
+    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return f"{names[0]}, {len(names)} threads" if names else "unknown"
+
+
+def commit_id() -> str:
+    """The commit measured; '+' marks a working tree that differs from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

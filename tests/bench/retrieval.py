@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Does PBS prefill still find what dense prefill finds, and what does it save?
+
+Starts a server with the demo model for each scorer and sends retrieval prompts at several
+lengths with dense and with PBS prefill: the same prompts to every arm, each under a cache salt of
+its own, so that no arm reads pages another one left. Prints hits, densities and prefill times and
+appends one JSON line per prompt and arm to tests/bench/results/retrieval.jsonl.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+from bench_server import ROOT, BenchServer, commit_id, machine_name
+from retrieval_prompts import ANSWER_TOKENS, TASKS, Prompt, is_hit, make_prompt, read_sentences
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to prefill. The scorer is a setting of the server: arms of one scorer share one."""
+
+    name: str
+    scorer: str
+    sparse_attention: dict
+
+
+ARMS = [
+    Arm("dense", "antidiagonal", {"mode": "dense"}),
+    Arm("pbs antidiagonal", "antidiagonal", {"mode": "pbs", "threshold": 0.9}),
+    Arm("pbs mean", "mean", {"mode": "pbs", "threshold": 0.9}),
+]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    release = ROOT / "build" / "release" / "server" / "pbserve"
+    parser.add_argument("--server-binary", type=Path, default=release)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "demo")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 16384, 32768],
+                        help="tokens of prompt and answer together")
+    parser.add_argument("--prompts", type=int, default=12, help="per task and length")
+    parser.add_argument("--quick", action="store_true", help="4 prompts of 8192 tokens")
+    parser.add_argument("--results", type=Path,
+                        default=ROOT / "tests" / "bench" / "results" / "retrieval.jsonl")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.lengths, arguments.prompts = [8192], 4
+    return arguments
+
+
+def make_prompts(server: BenchServer, arguments: argparse.Namespace) -> list[tuple[int, Prompt]]:
+    sentences = read_sentences()
+    return [
+        (length, make_prompt(task, length, index, sentences, server.count_tokens))
+        for length in arguments.lengths
+        for task in TASKS
+        for index in range(arguments.prompts)
+    ]
+
+
+def ask(server: BenchServer, arm: Arm, length: int, prompt: Prompt, salt: str) -> dict:
+    """One prompt to one arm: what it answered, how dense its attention was, how long it took."""
+    response = server.post("/v1/completions", {
+        "prompt": prompt.text, "max_tokens": ANSWER_TOKENS, "temperature": 0, "cache_salt": salt,
+        "sparse_attention": arm.sparse_attention, "include_metrics": True,
+    })
+    answer = response["choices"][0]["text"]
+    usage, metrics = response["usage"], response["metrics"]
+    if usage["prompt_tokens"] != prompt.num_tokens:
+        raise RuntimeError(f"{usage['prompt_tokens']} prompt tokens, expected {prompt.num_tokens}")
+    if usage["prompt_tokens_details"]["cached_tokens"] != 0:
+        raise RuntimeError("the prompt came from the prefix cache: its time means nothing")
+    return {
+        "task": prompt.task, "length": length, "arm": arm.name,
+        "prompt_tokens": prompt.num_tokens, "hit": is_hit(prompt, answer),
+        "density": metrics["sparse_attention"]["density"],
+        "prefill_s": metrics["prefill_time_ms"] / 1000,
+        "expected": " ".join(prompt.expected), "answer": answer,
+    }
+
+
+def run(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
+    """The arms take turns prompt by prompt, so that a slow minute of the machine hits all alike."""
+    results: list[dict] = []
+    with ExitStack() as stack:
+        servers: dict[str, BenchServer] = {}
+        for scorer in dict.fromkeys(arm.scorer for arm in ARMS):
+            settings = {"pbs.scorer": scorer, "pbs.stride": "8", "pbs.selector": "top_p"}
+            servers[scorer] = stack.enter_context(BenchServer(
+                arguments.server_binary, arguments.model, settings, scratch / f"{scorer}.log"))
+        prompts = make_prompts(servers[ARMS[0].scorer], arguments)
+        for number, (length, prompt) in enumerate(prompts):
+            for arm in ARMS:
+                result = ask(servers[arm.scorer], arm, length, prompt, f"{arm.name}/{number}")
+                results.append(result)
+                print(f"{length:6} {prompt.task:18} {arm.name:17}"
+                      f" {'hit ' if result['hit'] else 'miss'}"
+                      f" density {result['density']:.3f} prefill {result['prefill_s']:.2f} s",
+                      file=sys.stderr, flush=True)
+    return results
+
+
+def print_table(results: list[dict], arguments: argparse.Namespace) -> None:
+    """Hits by task and length, then what the arms cost, in Markdown."""
+    def chosen(**wanted) -> list[dict]:
+        return [r for r in results if all(r[key] == value for key, value in wanted.items())]
+
+    names = [arm.name for arm in ARMS]
+    print(f"\nhits of {arguments.prompts}\n\n| task | tokens | {' | '.join(names)} |")
+    print("|---|---|" + "---|" * len(names))
+    for task in TASKS:
+        for length in arguments.lengths:
+            hits = [sum(r["hit"] for r in chosen(task=task, length=length, arm=name))
+                    for name in names]
+            print(f"| {task} | {length} | {' | '.join(map(str, hits))} |")
+    totals = [sum(r["hit"] for r in chosen(arm=name)) for name in names]
+    print(f"| sum | | {' | '.join(map(str, totals))} |")
+
+    print("\n| arm | tokens | density, mean | prefill, median | dense / arm |")
+    print("|---|---|---|---|---|")
+    for length in arguments.lengths:
+        dense_s = median(r["prefill_s"] for r in chosen(length=length, arm="dense"))
+        for name in names:
+            rows = chosen(length=length, arm=name)
+            prefill_s = median(r["prefill_s"] for r in rows)
+            print(f"| {name} | {length} | {mean(r['density'] for r in rows):.3f}"
+                  f" | {prefill_s:.2f} s | {dense_s / prefill_s:.2f} |")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if not os.access(arguments.server_binary, os.X_OK):
+        sys.exit(f"{arguments.server_binary} is missing: build it, or name it with --server-binary")
+    provenance = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine_name(), "commit": commit_id(),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        results = run(arguments, Path(scratch))
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.results.open("a", encoding="utf-8") as file:
+        for result in results:
+            file.write(json.dumps(provenance | result) + "\n")
+    print_table(results, arguments)
+
+
+if __name__ == "__main__":
+    main()

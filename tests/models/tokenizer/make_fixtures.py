@@ -1,0 +1,121 @@
+"""Writes fixtures/: the strings, and what the reference packages make of them.
+
+    pip install tokenizers sentencepiece protobuf
+    python make_fixtures.py TOKENIZERS
+
+TOKENIZERS holds the folders llama-3.1, qwen3 and llama-2 with their tokenizer.json. Runs of one
+megabyte are kept as a count and a hash of their ids."""
+import io
+import json
+import pathlib
+import random
+import sys
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer
+
+from fixture_strings import strings, text_of
+
+HERE = pathlib.Path(__file__).parent
+OUT = HERE / "fixtures"
+DEMO = HERE.parents[2] / "models" / "demo"
+TEXT = HERE.parents[1] / "bench" / "haystack" / "postgresql-15.txt"
+
+
+def fnv1a(ids):
+    value = 0xCBF29CE484222325
+    for token in ids:
+        for byte in token.to_bytes(4, "little"):
+            value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def compact(entry, ids):
+    return list(ids) if isinstance(entry, str) else {"count": len(ids), "fnv1a": fnv1a(ids)}
+
+
+def dump(name, value):
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    (OUT / name).write_text(text.replace("],[", "],\n[") + "\n", encoding="utf-8")
+
+
+def random_ids(vocab_size):
+    """Ids as a model may produce them: broken characters, special tokens, ids without a token."""
+    rng = random.Random(7)
+    return [[rng.randrange(vocab_size) for _ in range(rng.randint(1, 12))] for _ in range(150)] + \
+           [[rng.randrange(260) for _ in range(rng.randint(1, 12))] for _ in range(150)]
+
+
+def byte_level(name, path, entries):
+    tokenizer = Tokenizer.from_file(str(path))
+    ids = [tokenizer.encode(text_of(entry)).ids for entry in entries]
+    tokenizer.encode_special_tokens = True
+    plain = {}
+    for i, entry in enumerate(entries):
+        without = tokenizer.encode(text_of(entry), add_special_tokens=False).ids
+        if isinstance(entry, str) and "<" in entry:
+            plain[str(i)] = without
+    decoded = []
+    for sample in random_ids(tokenizer.get_vocab_size()):
+        decoded.append({"ids": sample, "all": tokenizer.decode(sample, skip_special_tokens=False),
+                        "skip": tokenizer.decode(sample, skip_special_tokens=True)})
+    dump(f"{name}.json", {"ids": [compact(e, i) for e, i in zip(entries, ids)], "plain": plain, "decoded": decoded})
+
+
+def sentence_piece(name, model, entries):
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    ids = [processor.encode(text_of(entry)) for entry in entries]
+    decoded = []
+    for sample in ids[:600] + random_ids(processor.vocab_size()):
+        # Decoding in the package drops control tokens.
+        sample = [i for i in sample if not processor.is_control(i)]
+        decoded.append({"ids": sample, "all": processor.decode(sample)})
+    # A run that is normalised away counts as any other.
+    dump(f"{name}.json", {"ids": [compact(e, i) for e, i in zip(entries, ids)], "decoded": decoded})
+
+
+def llama2_model(path):
+    """tokenizer.model of a folder that has only its conversion: the order of merges gives the scores.
+    sentencepiece_test.cc writes the same."""
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    scores = {}
+    for merge in model["merges"]:
+        scores.setdefault(merge.replace(" ", ""), -float(len(scores)))
+    proto = sentencepiece_model_pb2.ModelProto()
+    for piece, token in sorted(model["vocab"].items(), key=lambda item: item[1]):
+        kind = 2 if token == 0 else 3 if token < 3 else 6 if token < 259 else 1
+        proto.pieces.add(piece=piece, score=scores.get(piece, -1e6), type=kind)
+    proto.trainer_spec.model_type = 2
+    proto.trainer_spec.byte_fallback = True
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    return proto.SerializeToString()
+
+
+def train(**options):
+    lines = TEXT.read_text(encoding="utf-8").split("\n")[:3000]
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=buffer, vocab_size=800,
+                                             minloglevel=2, num_threads=1, **options)
+    return buffer.getvalue()
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    entries = strings()
+    dump("strings.json", entries)
+    byte_level("demo", DEMO / "tokenizer.json", entries)
+    byte_level("llama-3.1", folder / "llama-3.1" / "tokenizer.json", entries)
+    byte_level("qwen3", folder / "qwen3" / "tokenizer.json", entries)
+    models = {
+        "sp_bpe": train(model_type="bpe", byte_fallback=True, normalization_rule_name="identity",
+                        remove_extra_whitespaces=False, user_defined_symbols=["<sep>"]),
+        "sp_unigram": train(model_type="unigram", normalization_rule_name="identity"),
+    }
+    for name, model in models.items():
+        (OUT / f"{name}.model").write_bytes(model)
+        sentence_piece(name, model, entries)
+    sentence_piece("llama-2", llama2_model(folder / "llama-2" / "tokenizer.json"), entries)
+
+
+main()

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Sets everything up on a fresh machine, builds and passes every test.
+# usage: tests/run.sh [--long]    --long: sanitizer builds and a minute of fuzzing per parser besides
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+long=
+case "${1:-}" in
+  "") ;;
+  --long) long=yes ;;
+  *) echo "tests/run.sh: unknown option '$1': expected --long or nothing" >&2; exit 2 ;;
+esac
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "packages"
+docker/install-deps.sh test
+
+step "python environment"
+venv=build/venv
+if ! cmp -s tests/requirements.txt "${venv}/installed"; then
+  rm -rf "${venv}"
+  python3 -m venv "${venv}"
+  "${venv}/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+  cp tests/requirements.txt "${venv}/installed"
+fi
+
+step "format"
+find kernels models engine server tests \
+  \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+  xargs -0 clang-format-14 --dry-run -Werror
+
+options=(-G Ninja "-DPBSERVE_PYTHON=${PWD}/${venv}/bin/python")
+if command -v ccache > /dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null || true)
+cuda=()
+if [ -n "${nvcc}" ]; then cuda=(-DWITH_CUDA=ON "-DCMAKE_CUDA_COMPILER=${nvcc}"); fi
+
+step "build${nvcc:+ (with every .cu file, for ${nvcc})}"
+cmake -S . -B build/test "${options[@]}" -DCMAKE_BUILD_TYPE=Release "${cuda[@]}"
+cmake --build build/test
+
+step "tests"
+ctest --test-dir build/test --output-on-failure
+
+if [ -n "${long}" ]; then
+  for sanitizer in asan tsan; do
+    step "tests with ${sanitizer}"
+    tests/run_sanitized.sh "${sanitizer}"
+  done
+  step "fuzzing"
+  cmake --preset fuzz "${options[@]}"
+  cmake --build build/fuzz --target fuzzers
+  for seeds in tests/fuzz/seeds/*/; do
+    target=$(basename "${seeds}")
+    corpus=build/fuzz/corpus/${target}
+    mkdir -p "${corpus}"
+    "build/fuzz/tests/fuzz/${target}" -max_total_time=60 -timeout=20 -rss_limit_mb=4096 \
+      -print_final_stats=1 "${corpus}" "${seeds}"
+  done
+fi
