@@ -67,6 +67,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
   spdlog::info("device: {}", choice.reason);
+  if (choice.device.kind == kernels::DeviceKind::kCuda && config.model.dtype == "float32") {
+    return absl::InvalidArgumentError("model.dtype float32 runs on the CPU only: add --device cpu");
+  }
   ASSIGN_OR_RETURN(auto stream, kernels::Stream::create(choice.device, config.device.cpu_threads));
   ASSIGN_OR_RETURN(auto weights, load_weights(config.model, model, stream));
   ASSIGN_OR_RETURN(auto transformer,

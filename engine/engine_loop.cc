@@ -65,9 +65,9 @@ EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, K
       pool_(pool),
       runner_(runner),
       metrics_(metrics),
+      inbox_(static_cast<size_t>(config.scheduler.max_num_queued_reqs)),
       scheduler_(scheduler_limits(config.scheduler, limits), pool),
       output_(tokenizer, metrics, [this](SequenceId id) { cancel(id); }),
-      inbox_(static_cast<size_t>(config.scheduler.max_num_queued_reqs)),
       thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() {

@@ -62,9 +62,9 @@ class EngineLoop {
   KvCachePool& pool_;
   ModelRunner& runner_;
   Metrics& metrics_;
+  BoundedQueue<Message> inbox_;  // before output_, whose thread sends cancels until it ends
   Scheduler scheduler_;
   OutputStage output_;
-  BoundedQueue<Message> inbox_;
 
   // Engine thread only.
   std::vector<Message> messages_;

@@ -8,7 +8,6 @@
 
 namespace pbserve::engine {
 
-using kernels::align_up;
 using kernels::ceil_div;
 using kernels::kPageSize;
 
@@ -27,7 +26,7 @@ int64_t cache_bytes(const EngineConfig& config, int64_t page_bytes, int64_t cont
 RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
   const int64_t span = config.pbs.span == 0 ? max_model_len : config.pbs.span;
   // Dense prompts are cut like PBS ones; a context shorter than a span needs no more rows.
-  const int64_t rows = std::min(span, align_up<int64_t>(max_model_len, kPageSize));
+  const int64_t rows = std::min(span, max_model_len);
   return {.num_slots = config.scheduler.max_num_seqs,
           .max_model_len = max_model_len,
           .spans = {.span = config.pbs.span,

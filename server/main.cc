@@ -141,7 +141,7 @@ int main(int argc, const char* const* argv) {
   raise_descriptor_limit();
   const absl::Status status = config.ok() ? serve(*config) : config.status();
   if (status.ok()) return 0;
-  spdlog::error("{}", status.message());
+  spdlog::error("{}", std::string(status.message()));
   return 1;
 }
 

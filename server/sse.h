@@ -13,6 +13,6 @@ inline void append_sse_data(absl::string_view payload, std::string* sse) {
 }
 
 // A comment is an event of its own: some clients parse whole blocks between blank lines.
-inline constexpr absl::string_view kSseKeepAlive = ": keep-alive\n\n";
+inline constexpr char kSseKeepAlive[] = ": keep-alive\n\n";
 
 }  // namespace pbserve::server

@@ -64,7 +64,7 @@ int64_t select_block(const PbsSelectArgs& args, int64_t block, int64_t kv_head) 
     std::fill_n(words, mask.dim(2), 0u);
     num_attended += num_own;
     if (num_candidates == 0) continue;
-    const auto& choose = args.params.selector == PbsSelector::kTopP ? take_top_p : take_max_ratio;
+    const auto choose = args.params.selector == PbsSelector::kTopP ? take_top_p : take_max_ratio;
     choose(weights.of_head(g), num_candidates, args.params.threshold, words);
     take(words, first_token_block(args, kv_head));
     for (int64_t i = 0; i < mask.dim(2); ++i) num_attended += std::popcount(words[i]);

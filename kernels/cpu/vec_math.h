@@ -56,7 +56,7 @@ inline void store(BF16* to, Vec value) {
   *reinterpret_cast<UnalignedVecU16*>(to) = __builtin_convertvector(chosen, VecU16);
 }
 
-// The first `count` lanes, count in [0, kLanes]; the others read as zero and are not written.
+// The first `count` lanes, count in [1, kLanes]; the others read as zero and are not written.
 template <class T>
 Vec load(const T* from, int64_t count) {
   if (count == kLanes) return load(from);

@@ -13,9 +13,9 @@
 namespace pbserve::models {
 
 struct ChatRequest {
-  std::string messages_json;         // the OpenAI `messages` array, as received
-  std::string tools_json;            // the OpenAI `tools` array, or empty
-  std::string template_kwargs_json;  // `chat_template_kwargs` object, or empty
+  std::string messages_json{};         // the OpenAI `messages` array, as received
+  std::string tools_json{};            // the OpenAI `tools` array, or empty
+  std::string template_kwargs_json{};  // `chat_template_kwargs` object, or empty
   bool add_generation_prompt = true;
 };
 

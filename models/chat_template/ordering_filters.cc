@@ -101,6 +101,9 @@ Result unique(Runtime& runtime, const Value& input, const Arguments& arguments) 
   for (const Value& item : items) {
     ASSIGN_OR_RETURN(Value key, pick(runtime, item, attribute));
     if (!bound.flag(0)) key = fold_case(key);
+    if (key.dict() || (key.sequence() && key.sequence()->kind() == SequenceKind::kList)) {
+      return render_error("a ", type_name(key), " cannot be hashed");
+    }
     bool seen = false;
     for (size_t i = 0; i < keys.size() && !seen; ++i) {
       ASSIGN_OR_RETURN(seen, equal(runtime, keys[i], key));

@@ -15,17 +15,18 @@ constexpr size_t kConfigBytesMax = 64 << 20;  // the added tokens make it a few 
 
 // None if there is no such file.
 absl::StatusOr<std::optional<std::string>> read_file(const std::string& path, size_t bytes_max) {
-  std::error_code missing;
-  if (!std::filesystem::exists(path, missing)) return std::optional<std::string>();
-  std::ifstream file(path, std::ios::binary);
-  std::string text(bytes_max + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.eof() && !file) return absl::InvalidArgumentError(path + ": cannot be read");
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > bytes_max) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return std::optional<std::string>();
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return absl::InvalidArgumentError(path + ": " + error.message());
+  if (size > bytes_max) {
     return absl::InvalidArgumentError(path + ": longer than the limit of " +
                                       std::to_string(bytes_max) + " bytes");
   }
+  std::string text(size, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(text.data(), static_cast<std::streamsize>(size));
+  if (!file) return absl::InvalidArgumentError(path + ": cannot be read");
   return std::optional(std::move(text));
 }
 

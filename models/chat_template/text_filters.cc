@@ -60,7 +60,7 @@ Result replace(Runtime& runtime, const Value& input, const Arguments& arguments)
 
 Result indent(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"width", "first", "blank"}));
-  ASSIGN_OR_RETURN(const std::string text, to_text(runtime, input));
+  if (!input.string()) return render_error("indents a str, not a ", type_name(input));
   std::string indentation;
   if (bound.at(0) && bound.at(0)->string()) {
     indentation = *bound.at(0)->string();
@@ -71,7 +71,8 @@ Result indent(Runtime& runtime, const Value& input, const Arguments& arguments) 
   }
   std::string out;
   if (bound.flag(1)) out.append(indentation);
-  const std::vector<std::string> lines = split_lines(concat(text, "\n"), /*keep_ends=*/false);
+  const std::vector<std::string> lines =
+      split_lines(concat(*input.string(), "\n"), /*keep_ends=*/false);
   for (size_t i = 0; i < lines.size(); ++i) {
     RETURN_IF_ERROR(runtime.charge(indentation.size() + lines[i].size() + kStepUnits));
     if (i > 0) out.push_back('\n');

@@ -21,6 +21,32 @@ constexpr auto kDecompose = static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | 
 constexpr auto kCompose = static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE);
 constexpr size_t kDecomposedMax = 16;  // code points of one character; Unicode needs 4
 
+// Characters that Unicode 10 to 16 gave a combining class or a composition. The `tokenizers`
+// package normalises by Unicode 9, where they are like unassigned ones; so did the models'
+// training.
+struct Range {
+  int32_t first;
+  int32_t last;
+};
+constexpr auto kLateCharacters = std::to_array<Range>(
+    {{0x7FD, 0x7FD},     {0x897, 0x897},     {0x898, 0x89F},     {0x8CA, 0x8D3},
+     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},
+     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},
+     {0x105C9, 0x105C9}, {0x105E4, 0x105E4}, {0x10D24, 0x10D27}, {0x10D69, 0x10D6D},
+     {0x10EAB, 0x10EAC}, {0x10EFC, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+     {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x11383, 0x11391}, {0x113C5, 0x113C8},
+     {0x113CE, 0x113D0}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11938, 0x11938},
+     {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+     {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
+     {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16121, 0x16128}, {0x1612F, 0x1612F},
+     {0x16D68, 0x16D6A}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+     {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1E5EE, 0x1E5EF}});
+
+bool is_late(int32_t value) {
+  return std::any_of(kLateCharacters.begin(), kLateCharacters.end(),
+                     [&](Range range) { return range.first <= value && value <= range.last; });
+}
+
 using Decomposed = std::array<int32_t, kDecomposedMax>;
 
 size_t decompose(int32_t value, Decomposed* out) {
@@ -32,13 +58,17 @@ size_t decompose(int32_t value, Decomposed* out) {
   return static_cast<size_t>(size);
 }
 
-auto combining_class(int32_t value) { return utf8proc_get_property(value)->combining_class; }
+int combining_class(int32_t value) {
+  const int own = utf8proc_get_property(value)->combining_class;
+  return own != 0 && is_late(value) ? 0 : own;
+}
 
 }  // namespace
 
 NfcNormalizer::NfcNormalizer() : suspects_(kEndSuspects / 64, 0) {
   for (int32_t value = 0; value < kEndSuspects; ++value) {
-    if (value >= 0xD800 && value < 0xE000) continue;  // surrogates are not characters
+    const bool is_surrogate = value >= 0xD800 && value < 0xE000;
+    if (is_surrogate || is_late(value)) continue;
     if (combining_class(value) != 0) mark(value);
     Decomposed parts;
     const size_t num_parts = decompose(value, &parts);

@@ -57,7 +57,6 @@ SentencePieceTokenizer::SentencePieceTokenizer(Parts parts)
       prefix_ids_(std::move(parts.prefix_ids)),
       suffix_ids_(std::move(parts.suffix_ids)) {
   rules_.replace_each_byte = true;
-  rules_.unknown_id = library_.unknown_id();
   if (parts.spec.add_dummy_prefix) rules_.leading_spaces_dropped = 1;
   if (parts.spec.remove_extra_whitespaces) {
     rules_.leading_spaces_dropped = std::numeric_limits<size_t>::max();
@@ -107,6 +106,10 @@ std::string SentencePieceTokenizer::token_bytes(int32_t id) const {
 
 bool SentencePieceTokenizer::is_special(int32_t id) const {
   return id >= 0 && id < vocab_size() && special_[static_cast<size_t>(id)];
+}
+
+bool SentencePieceTokenizer::keeps_leading_space(int32_t id) const {
+  return id < 0 || id >= library_.num_pieces() || !library_.piece(id).starts_with(kSpaceMark);
 }
 
 std::optional<int32_t> SentencePieceTokenizer::token_id(std::string_view token) const {

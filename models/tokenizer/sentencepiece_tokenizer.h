@@ -34,6 +34,8 @@ class SentencePieceTokenizer : public Tokenizer {
   std::optional<int32_t> token_id(std::string_view token) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(token_bytes_.size()); }
   DecodeRules decode_rules() const override { return rules_; }
+  // Only where the piece spells a space as U+2581 is it one that encoding may have put there.
+  bool keeps_leading_space(int32_t id) const override;
 
  private:
   void collect_tokens(const std::vector<AddedToken>& added_tokens);

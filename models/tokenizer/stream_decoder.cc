@@ -16,8 +16,8 @@ std::string StreamDecoder::push(int32_t id) {
   if (skip_special_tokens_ && tokenizer_->is_special(id)) return {};
   const std::string bytes = tokenizer_->token_bytes(id);
   size_t begin = 0;
-  if (id == rules_.unknown_id) leading_spaces_left_ = 0;
   if (leading_spaces_left_ > 0 && !bytes.empty()) {
+    if (tokenizer_->keeps_leading_space(id)) leading_spaces_left_ = 0;
     while (begin < bytes.size() && bytes[begin] == ' ' && leading_spaces_left_ > 0) {
       ++begin;
       --leading_spaces_left_;

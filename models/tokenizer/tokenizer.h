@@ -25,8 +25,6 @@ struct DecodeRules {
   size_t leading_spaces_dropped = 0;
   // A broken character of n bytes becomes n U+FFFD (SentencePiece) instead of one.
   bool replace_each_byte = false;
-  // The text of this token keeps its leading space; -1: there is none such.
-  int32_t unknown_id = -1;
 };
 
 class Tokenizer {
@@ -60,6 +58,8 @@ class Tokenizer {
   virtual int32_t vocab_size() const = 0;
 
   virtual DecodeRules decode_rules() const { return {}; }
+  // Whether a leading space of this token is its own, never one that encoding put there.
+  virtual bool keeps_leading_space(int32_t /*id*/) const { return true; }
 
   // The text of all ids; incomplete characters become U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;

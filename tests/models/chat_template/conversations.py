@@ -25,6 +25,8 @@ NESTED = {"type": "function", "function": {
     "parameters": {"type": "object", "properties": {"steps": {"type": "array", "items": {
         "type": "object", "properties": {"at": {"type": "number", "examples": [1e-7, 2.5, -0.0, 1e21]}}}}}}}}
 
+DATE = {"date_string": "26 Jul 2024"}  # for templates that would show today's
+
 
 def system(text):
     return {"role": "system", "content": text}
@@ -121,13 +123,13 @@ def tool_conversations():
 
 
 def all_conversations():
-    plain = {"tools": None, "kwargs": {}, "add_generation_prompt": True}
+    plain = {"tools": None, "kwargs": DATE, "add_generation_prompt": True}
     for name, messages in plain_conversations():
         yield {**plain, "name": name, "messages": messages}
     for name, messages in thinking_conversations():
         for enabled in (True, False):
             yield {**plain, "name": f"{name}, thinking {'on' if enabled else 'off'}",
-                   "messages": messages, "kwargs": {"enable_thinking": enabled}}
+                   "messages": messages, "kwargs": {**DATE, "enable_thinking": enabled}}
         yield {**plain, "name": f"{name}, not continued", "messages": messages,
                "add_generation_prompt": False}
     for name, messages in tool_conversations():

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "render_text.h"
+#include "tests/models/chat_template/render_text.h"
 
 namespace pbserve::models::jinja {
 namespace {

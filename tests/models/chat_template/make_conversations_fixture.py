@@ -2,7 +2,8 @@
 
     python make_conversations_fixture.py TOKENIZERS    (needs jinja2)
 
-TOKENIZERS holds llama-3.1/ and qwen3/, the unpacked archives of tokenizer files.
+TOKENIZERS holds llama-3.1/ and qwen3/, the unpacked archives of tokenizer files. A fourth template,
+fixtures/strict.jinja, uses what these and the demo's do not.
 """
 
 import copy
@@ -49,6 +50,8 @@ def main():
     folders = {"demo": DEMO, "llama-3.1": tokenizers / "llama-3.1", "qwen3": tokenizers / "qwen3"}
     configs = {name: json.loads((folder / "tokenizer_config.json").read_text())
                for name, folder in folders.items()}
+    configs["strict"] = {"chat_template": (HERE / "fixtures" / "strict.jinja").read_text(),
+                         "bos_token": "<s>", "eos_token": "</s>"}
     cases = []
     for conversation in all_conversations():
         outcomes = {name: outcome(config, conversation) for name, config in configs.items()}

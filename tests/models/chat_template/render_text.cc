@@ -1,4 +1,4 @@
-#include "render_text.h"
+#include "tests/models/chat_template/render_text.h"
 
 #include "models/chat_template/evaluator.h"
 #include "models/chat_template/json_value.h"

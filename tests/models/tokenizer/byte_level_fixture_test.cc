@@ -52,7 +52,7 @@ TEST_P(ByteLevelFixture, IdsEqualThePackages) {
   for (size_t i = 0; i < strings.size(); ++i) {
     const auto ids = tokenizer_->encode(strings[i], {});
     ASSERT_TRUE(ids.ok()) << ids.status();
-    const auto difference = fixture_.ids[i].difference(*ids);
+    const auto difference = fixture_.ids[i]->difference(*ids);
     if (!difference) continue;
     ++num_different;
     ADD_FAILURE() << "string " << i << " '" << strings[i].substr(0, 200) << "': " << *difference;

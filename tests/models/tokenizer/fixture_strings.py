@@ -53,7 +53,8 @@ CHAT = ["<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nHi!<|
         "<think>\n\n</think>\n\nAnswer: 42<|im_end|>", "<s>[INST] Hi [/INST] Hello </s><s>"]
 
 # Letters, digits and marks that Unicode gained after version 14.
-LATE = ["\U00031350\U000323af", "\U0002ebf0x", "a\U00011f04\U00011f50", "\ua7cb\ua7da", "\U00010d50\U00010d70", "\u0897a", "\U0001e4d01"]
+LATE = ["\U00031350\U000323af", "\U0002ebf0x", "a\U00011f04\U00011f50", "\ua7cb\ua7da", "\U00010d50\U00010d70", "\u0897a", "\U0001e4d01",
+        "x\U00011839\u031e", "!\u1acc\u0325", "\U00011935\U00011930", "a\u1df7\u0334\u0301"]
 
 SCRIPT_RANGES = [(0x21, 0x7e), (0xa1, 0x17f), (0x180, 0x24f), (0x370, 0x3ff), (0x400, 0x52f), (0x531, 0x58f), (0x591, 0x5f4),
                  (0x600, 0x6ff), (0x700, 0x74f), (0x780, 0x7b1), (0x7c0, 0x7fa), (0x900, 0x97f), (0x980, 0x9fe), (0xa01, 0xa76),
@@ -65,11 +66,13 @@ SCRIPT_RANGES = [(0x21, 0x7e), (0xa1, 0x17f), (0x180, 0x24f), (0x370, 0x3ff), (0
                  (0xfb00, 0xfdff), (0xfe20, 0xff5e), (0x10330, 0x1034a), (0x12000, 0x12399), (0x1d100, 0x1d1e8),
                  (0x1d400, 0x1d7ff), (0x1f300, 0x1f9ff), (0x20000, 0x2a6df), (0x300, 0x36f)]
 
-# [unit, count]: the string is the unit, count times.
-RUNS = [("a", 1 << 20), (" ", 1 << 20), ("\n", 1 << 20), ("\u0301", 1 << 19), ("1", 1 << 20), ("ab", 1 << 19), ("=", 1 << 20),
-        ("\t", 1 << 20), ("é", 1 << 19), ("中", 350000), ("😀", 1 << 18), ("\r\n", 1 << 19), (" \n", 1 << 19), ("\u0323\u0301", 1 << 18),
-        ("e\u0301", 350000), ("abcdefghijklmnopqrstuvwxyz", 40000), ("'s", 1 << 19), ("x ", 1 << 19), ("<|im_end|>", 50000),
-        ("<|im_end", 100000), ("\u1100\u1161", 170000), ("0123456789abcdef", 1 << 16), ("!?", 1 << 19), ("A", 1000), (" ", 1000)]
+# [unit, count]: the string is the unit, count times. A megabyte of one character, then shorter runs.
+MEGA = 1 << 20
+RUNS = [("a", MEGA), (" ", MEGA), ("\n", MEGA), ("\u0301", MEGA // 2), ("1", MEGA), ("=", MEGA), ("中", MEGA // 3), ("😀", MEGA // 4)] + \
+       [(unit, 100000 // len(unit)) for unit in (
+           "ab", "\t", "é", "\r\n", " \n", "\u0323\u0301", "e\u0301", "abcdefghijklmnopqrstuvwxyz", "'s", "x ", "<|im_end|>",
+           "<|im_end", "\u1100\u1161", "0123456789abcdef", "!?", " a", "\u3000", "\u00a0 ", "a\u0301\u0327")] + \
+       [("A", 1000), (" ", 1000)]
 
 
 def assigned(low, high):

@@ -36,8 +36,14 @@ def compact(entry, ids):
 
 
 def dump(name, value):
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    (OUT / name).write_text(text.replace("],[", "],\n[") + "\n", encoding="utf-8")
+    def line(part):
+        return json.dumps(part, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, list):
+        text = "[" + ",\n".join(map(line, value)) + "]\n"
+    else:
+        lists = (f'{line(key)}:[\n' + ",\n".join(map(line, part)) + "]" for key, part in value.items())
+        text = "{" + ",\n".join(lists) + "}\n"
+    (OUT / name).write_text(text, encoding="utf-8")
 
 
 def random_ids(vocab_size):
@@ -51,11 +57,11 @@ def byte_level(name, path, entries):
     tokenizer = Tokenizer.from_file(str(path))
     ids = [tokenizer.encode(text_of(entry)).ids for entry in entries]
     tokenizer.encode_special_tokens = True
-    plain = {}
+    plain = []
     for i, entry in enumerate(entries):
         without = tokenizer.encode(text_of(entry), add_special_tokens=False).ids
         if isinstance(entry, str) and "<" in entry:
-            plain[str(i)] = without
+            plain.append([i, without])
     decoded = []
     for sample in random_ids(tokenizer.get_vocab_size()):
         decoded.append({"ids": sample, "all": tokenizer.decode(sample, skip_special_tokens=False),
@@ -63,16 +69,30 @@ def byte_level(name, path, entries):
     dump(f"{name}.json", {"ids": [compact(e, i) for e, i in zip(entries, ids)], "plain": plain, "decoded": decoded})
 
 
-def sentence_piece(name, model, entries):
+def has_tie(processor, text):
+    """Versions of the library choose differently between cuts of equal score (unigram models)."""
+    scores = [best.score for best in processor.nbest_encode(text, nbest_size=2, return_type="proto").nbests]
+    return len(scores) > 1 and abs(scores[0] - scores[1]) < 1e-3
+
+
+def sentence_piece(name, model, entries, is_unigram=False):
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    ids = [processor.encode(text_of(entry)) for entry in entries]
+
+    def encode(entry):
+        text = text_of(entry)
+        # The library takes seconds for a megabyte without a space: such runs are left out.
+        if len(text.encode()) > 300000 or (is_unigram and isinstance(entry, str) and has_tie(processor, text)):
+            return None
+        return processor.encode(text)
+
+    ids = list(map(encode, entries))
     decoded = []
-    for sample in ids[:600] + random_ids(processor.vocab_size()):
+    for sample in list(filter(None, ids))[:600] + random_ids(processor.vocab_size()):
         # Decoding in the package drops control tokens.
         sample = [i for i in sample if not processor.is_control(i)]
         decoded.append({"ids": sample, "all": processor.decode(sample)})
-    # A run that is normalised away counts as any other.
-    dump(f"{name}.json", {"ids": [compact(e, i) for e, i in zip(entries, ids)], "decoded": decoded})
+    compacted = [None if i is None else compact(e, i) for e, i in zip(entries, ids)]
+    dump(f"{name}.json", {"ids": compacted, "decoded": decoded})
 
 
 def llama2_model(path):
@@ -114,7 +134,7 @@ def main():
     }
     for name, model in models.items():
         (OUT / f"{name}.model").write_bytes(model)
-        sentence_piece(name, model, entries)
+        sentence_piece(name, model, entries, is_unigram=name == "sp_unigram")
     sentence_piece("llama-2", llama2_model(folder / "llama-2" / "tokenizer.json"), entries)
 
 

@@ -100,12 +100,16 @@ class SentencePieceFixture : public testing::TestWithParam<const char*> {
 TEST_P(SentencePieceFixture, IdsEqualThePackages) {
   const std::vector<std::string> strings = read_fixture_strings();
   ASSERT_EQ(strings.size(), fixture_.ids.size());
+  size_t num_compared = 0;
   for (size_t i = 0; i < strings.size(); ++i) {
+    if (!fixture_.ids[i]) continue;
+    ++num_compared;
     const auto ids = tokenizer_->encode(strings[i], kPlain);
     ASSERT_TRUE(ids.ok()) << ids.status();
-    const auto difference = fixture_.ids[i].difference(*ids);
+    const auto difference = fixture_.ids[i]->difference(*ids);
     EXPECT_FALSE(difference) << "'" << strings[i].substr(0, 200) << "': " << *difference;
   }
+  EXPECT_GE(num_compared, 2000u);
 }
 
 TEST_P(SentencePieceFixture, TextsEqualThePackages) {

@@ -81,10 +81,11 @@ std::vector<std::string> read_fixture_strings() {
 TokenizerFixture read_fixture(const std::string& name) {
   const json root = read_json(name + ".json");
   TokenizerFixture fixture;
-  for (const json& ids : root.at("ids")) fixture.ids.push_back(read_ids(ids));
-  const json plain = root.value("plain", json::object());
-  for (const auto& [index, ids] : plain.items()) {
-    fixture.plain[std::stoul(index)] = ids.get<std::vector<int32_t>>();
+  for (const json& ids : root.at("ids")) {
+    fixture.ids.push_back(ids.is_null() ? std::nullopt : std::optional(read_ids(ids)));
+  }
+  for (const json& entry : root.value("plain", json::array())) {
+    fixture.plain[entry.at(0).get<size_t>()] = entry.at(1).get<std::vector<int32_t>>();
   }
   for (const json& entry : root.at("decoded")) {
     ExpectedText& text = fixture.decoded.emplace_back();

@@ -31,7 +31,7 @@ struct ExpectedText {
 };
 
 struct TokenizerFixture {
-  std::vector<ExpectedIds> ids;                  // by string
+  std::vector<std::optional<ExpectedIds>> ids;   // by string; nothing where it is left out
   std::map<size_t, std::vector<int32_t>> plain;  // special tokens in the text are text
   std::vector<ExpectedText> decoded;
 };

@@ -1,0 +1,106 @@
+// The one mapping from Status to HTTP and gRPC, API keys, request ids and the body budget.
+#include "server/api_error.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "server/auth.h"
+#include "server/byte_budget.h"
+#include "server/request_id.h"
+
+namespace pbserve::server {
+namespace {
+
+using ::testing::Contains;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+
+TEST(ApiError, StatusBecomesHttp) {
+  const std::pair<absl::Status, int> cases[] = {
+      {absl::InvalidArgumentError("x"), 400}, {invalid_api_key(), 401},
+      {model_not_found("m"), 404},            {unknown_route("GET", "/x"), 404},
+      {method_not_allowed("GET", "/x", "POST"), 405},
+      {read_timeout("body", 3), 408},         {body_too_large(5), 413},
+      {unsupported_media_type("text/x"), 415}, {absl::ResourceExhaustedError("x"), 429},
+      {headers_too_large(5), 431},            {absl::CancelledError("x"), 499},
+      {absl::InternalError("x"), 500},        {absl::UnimplementedError("x"), 501},
+      {not_ready(), 503},                     {absl::DeadlineExceededError("x"), 504}};
+  for (const auto& [status, expected] : cases) {
+    EXPECT_EQ(http_status(status), expected) << status;
+    EXPECT_EQ(to_http_reply(status).status, expected);
+    EXPECT_EQ(grpc_code(status), static_cast<int>(status.code()));
+  }
+}
+
+TEST(ApiError, BodyIsOpenAis) {
+  const auto body =
+      nlohmann::json::parse(to_error_body(invalid_field("top_p", "top_p is \"9\"\n")));
+  EXPECT_EQ(body["error"]["message"], "top_p is \"9\"\n");
+  EXPECT_EQ(body["error"]["type"], "invalid_request_error");
+  EXPECT_EQ(body["error"]["param"], "top_p");
+  EXPECT_TRUE(body["error"]["code"].is_null());
+  EXPECT_EQ(nlohmann::json::parse(to_error_body(model_not_found("m")))["error"]["code"],
+            "model_not_found");
+}
+
+TEST(ApiError, BodyIsUtf8WhateverTheMessage) {
+  EXPECT_TRUE(nlohmann::json::accept(to_error_body(absl::InvalidArgumentError("\xff\xc3"))));
+}
+
+TEST(ApiError, HeadersSayWhatToDo) {
+  EXPECT_THAT(to_http_reply(absl::ResourceExhaustedError("x")).headers,
+              Contains(Pair("Retry-After", "1")));
+  EXPECT_THAT(to_http_reply(not_ready()).headers, Contains(Pair("Retry-After", "5")));
+  EXPECT_THAT(to_http_reply(method_not_allowed("GET", "/x", "POST")).headers,
+              Contains(Pair("Allow", "POST")));
+  EXPECT_THAT(to_http_reply(absl::InvalidArgumentError("x")).headers, IsEmpty());
+}
+
+TEST(ApiError, FieldOfAnEngineMessage) {
+  const auto field = [](const char* text) {
+    return error_param(with_field_of_message(absl::InvalidArgumentError(text)));
+  };
+  EXPECT_EQ(field("temperature is 3, must be in [0, 2]"), "temperature");
+  EXPECT_EQ(field("prompt[3] is -1, must be a token id"), "prompt");
+  EXPECT_EQ(field("sparse_attention.threshold is 2"), "sparse_attention.threshold");
+  EXPECT_EQ(field("something else is wrong"), "");
+  EXPECT_EQ(error_param(with_field_of_message(absl::InternalError("prompt is"))), "");
+}
+
+TEST(Auth, NoKeysLetEverybodyIn) { EXPECT_TRUE(Auth({}).check("").ok()); }
+
+TEST(Auth, KeysAreComparedWhole) {
+  const Auth auth({"first", "second"});
+  EXPECT_TRUE(auth.check("Bearer first").ok());
+  EXPECT_TRUE(auth.check("bearer second").ok());
+  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer firs", "Bearer firstx", "Bearer  first",
+                            "Bearer first ", "Basic first", "first", "Bearer FIRST"}) {
+    EXPECT_EQ(auth.check(wrong).code(), absl::StatusCode::kUnauthenticated) << wrong;
+  }
+}
+
+TEST(RequestId, MadeOnesAreValidAndDiffer) {
+  const std::string id = make_request_id();
+  EXPECT_TRUE(check_request_id(id).ok()) << id;
+  EXPECT_NE(id, make_request_id());
+}
+
+TEST(ByteBudget, LeasesGiveBack) {
+  ByteBudget budget(100);
+  {
+    ByteBudget::Lease first(&budget);
+    EXPECT_TRUE(first.grow_to(60));
+    ByteBudget::Lease second(&budget);
+    EXPECT_FALSE(second.grow_to(41));
+    EXPECT_TRUE(second.grow_to(40));
+    const ByteBudget::Lease moved = std::move(first);
+    EXPECT_EQ(budget.held_bytes(), 100);
+  }
+  EXPECT_EQ(budget.held_bytes(), 0);
+}
+
+}  // namespace
+}  // namespace pbserve::server
