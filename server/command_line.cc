@@ -42,12 +42,11 @@ constexpr Flag kFlags[] = {
 
 void add_value_flags(CLI::App* app, std::vector<ConfigOverride>* overrides) {
   for (const Flag& flag : kFlags) {
-    app->add_option_function<std::string>(
-        flag.name,
-        [overrides, path = flag.path](const std::string& text) {
-          overrides->push_back({path, text});
-        },
-        flag.help);
+    const auto record = [overrides, path = flag.path](const std::string& text) {
+      overrides->push_back({path, text});
+    };
+    // The last one counts: wrappers such as run.sh put their own first.
+    app->add_option_function<std::string>(flag.name, record, flag.help)->take_last();
   }
 }
 
@@ -77,9 +76,11 @@ CommandLineResult parse_command_line(int argc, const char* const* argv) {
   add_value_flags(&app, &line.overrides);
   add_switches(&app, &line.overrides);
   std::vector<std::string> api_keys;
-  app.add_option("--api-key", api_keys, "key that clients must send; may be given several times");
+  app.add_option("--api-key", api_keys, "key that clients must send; may be given several times")
+      ->allow_extra_args(false);
   std::vector<std::string> settings;
-  app.add_option("--set", settings, "key.path=value of the config, such as pbs.threshold=0.8");
+  app.add_option("--set", settings, "key.path=value of the config, such as pbs.threshold=0.8")
+      ->allow_extra_args(false);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -51,6 +51,15 @@ absl::Status convert_number(const Json& json, Range range, Number* to) {
   return absl::OkStatus();
 }
 
+Json shown(double value) { return value; }
+Json shown(int64_t value) { return value; }
+Json shown(int32_t value) { return value; }
+// 0.9f as 0.9, not as the double next to it.
+Json shown(float value) {
+  double shortest = value;
+  return absl::SimpleAtod(absl::StrCat(value), &shortest) ? shortest : value;
+}
+
 // "128k" and the like.
 std::optional<int64_t> parse_size(const std::string& text) {
   static constexpr std::pair<char, int64_t> kSuffixes[] = {
@@ -118,7 +127,7 @@ void ConfigTable::add_number(std::string path, Number* value, Range range) {
       {.path = std::move(path),
        .is_text = false,
        .set = [value, range](const Json& json) { return convert_number(json, range, value); },
-       .get = [value] { return Json(*value); }});
+       .get = [value] { return shown(*value); }});
 }
 
 void ConfigTable::add(std::string path, int32_t* value, Range range) {

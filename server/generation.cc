@@ -2,13 +2,20 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
-#include "absl/strings/escaping.h"
+#include "absl/strings/ascii.h"
 #include "server/api_error.h"
 
 namespace pbserve::server {
 namespace {
+
+// Text that may quote the client, without its line breaks: one request stays one line.
+std::string one_line(std::string text) {
+  std::replace_if(text.begin(), text.end(), absl::ascii_iscntrl, '?');
+  return text;
+}
 
 // The HTTP status stands for the outcome on both transports: one field to search for.
 void log_end(const std::string& route, const std::string& id, const engine::Completion& completion,
@@ -22,7 +29,7 @@ void log_end(const std::string& route, const std::string& id, const engine::Comp
       route, id, http_status(error), completion.usage.prompt_tokens, completion.usage.cached_tokens,
       completion.usage.completion_tokens, completion.timings.queue_ms,
       completion.timings.first_token_ms, completion.sparse.density,
-      error.ok() ? (is_length ? "length" : "stop") : std::string(error.message()));
+      error.ok() ? (is_length ? "length" : "stop") : one_line(std::string(error.message())));
 }
 
 }  // namespace
@@ -65,10 +72,8 @@ absl::Status completion_error(const engine::Completion& completion) {
 
 void log_refused(const std::string& route, const std::string& request_id,
                  const absl::Status& status) {
-  // All three may quote the client: escaped, they stay on one line.
-  spdlog::info("{} id={} status={} {}", absl::Utf8SafeCEscape(route),
-               absl::Utf8SafeCEscape(request_id), http_status(status),
-               absl::Utf8SafeCEscape(status.message()));
+  spdlog::info("{} id={} status={} {}", one_line(route), one_line(request_id), http_status(status),
+               one_line(std::string(status.message())));
 }
 
 }  // namespace pbserve::server

@@ -163,7 +163,8 @@ Evaluator::Result Evaluator::call_macro(const MacroStatement& macro, const Argum
   }
   size_t num_named_used = 0;
   for (size_t i = 0; i < macro.parameters.size(); ++i) {
-    const auto& [name, fallback] = macro.parameters[i];
+    const std::string& name = macro.parameters[i].first;
+    const ExpressionPtr& fallback = macro.parameters[i].second;
     const auto named = std::find_if(arguments.named.begin(), arguments.named.end(),
                                     [&](const auto& argument) { return argument.first == name; });
     const bool is_named = named != arguments.named.end();

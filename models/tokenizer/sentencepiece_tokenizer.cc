@@ -14,7 +14,7 @@ constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, how pieces s
 
 // Whether no piece reaches over the beginning of a word, so that words can be encoded one by one:
 // BPE merges depend on nothing else then. (Unigram models sum scores over the whole text.)
-bool encodes_word_by_word(const SentencePieceLibrary& library, const SentencePieceSpec& spec) {
+bool encodes_word_by_word(const SentencePieceModule& library, const SentencePieceSpec& spec) {
   if (!spec.is_bpe || spec.has_charsmap || !spec.add_dummy_prefix ||
       spec.remove_extra_whitespaces) {
     return false;
@@ -29,7 +29,7 @@ bool encodes_word_by_word(const SentencePieceLibrary& library, const SentencePie
 }
 
 // The text of one piece, as decoding in the library has it, but with control tokens spelled out.
-std::string bytes_of_piece(const SentencePieceLibrary& library, int32_t id) {
+std::string bytes_of_piece(const SentencePieceModule& library, int32_t id) {
   std::string_view piece = library.piece(id);
   if (library.is_control(id)) return std::string(piece);
   if (id == library.unknown_id()) return library.unknown_text();
@@ -52,7 +52,7 @@ std::string bytes_of_piece(const SentencePieceLibrary& library, int32_t id) {
 
 SentencePieceTokenizer::SentencePieceTokenizer(Parts parts)
     : library_(std::move(parts.library)),
-      word_by_word_(encodes_word_by_word(library_, parts.spec)),
+      word_by_word_(encodes_word_by_word(*library_, parts.spec)),
       added_tokens_(parts.added_tokens),
       prefix_ids_(std::move(parts.prefix_ids)),
       suffix_ids_(std::move(parts.suffix_ids)) {
@@ -65,10 +65,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(Parts parts)
 }
 
 void SentencePieceTokenizer::collect_tokens(const std::vector<AddedToken>& added_tokens) {
-  const int num_pieces = library_.num_pieces();
+  const int num_pieces = library_->num_pieces();
   for (int id = 0; id < num_pieces; ++id) {
-    token_bytes_.push_back(bytes_of_piece(library_, id));
-    token_ids_.emplace(library_.piece(id), id);
+    token_bytes_.push_back(bytes_of_piece(*library_, id));
+    token_ids_.emplace(library_->piece(id), id);
   }
   for (const AddedToken& token : added_tokens) {
     const auto end = static_cast<size_t>(token.id) + 1;
@@ -109,7 +109,7 @@ bool SentencePieceTokenizer::is_special(int32_t id) const {
 }
 
 bool SentencePieceTokenizer::keeps_leading_space(int32_t id) const {
-  return id < 0 || id >= library_.num_pieces() || !library_.piece(id).starts_with(kSpaceMark);
+  return id < 0 || id >= library_->num_pieces() || !library_->piece(id).starts_with(kSpaceMark);
 }
 
 std::optional<int32_t> SentencePieceTokenizer::token_id(std::string_view token) const {
@@ -144,7 +144,7 @@ absl::Status SentencePieceTokenizer::encode_word(std::string_view word, WordCach
 
 absl::Status SentencePieceTokenizer::encode_whole(std::string_view text,
                                                   std::vector<int32_t>* ids) const {
-  const std::string error = library_.encode(text, ids);
+  const std::string error = library_->encode(text, ids);
   if (!error.empty()) return absl::InternalError(message("sentencepiece: ", error));
   return absl::OkStatus();
 }

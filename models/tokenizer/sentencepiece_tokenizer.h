@@ -19,7 +19,7 @@ namespace pbserve::models {
 class SentencePieceTokenizer : public Tokenizer {
  public:
   struct Parts {
-    SentencePieceLibrary library;  // loaded
+    std::unique_ptr<SentencePieceModule> library;  // loaded
     SentencePieceSpec spec;
     std::vector<AddedToken> added_tokens;  // control pieces among them
     std::vector<int32_t> prefix_ids;
@@ -45,7 +45,7 @@ class SentencePieceTokenizer : public Tokenizer {
                            std::vector<int32_t>* ids) const;
   absl::Status encode_whole(std::string_view text, std::vector<int32_t>* ids) const;
 
-  SentencePieceLibrary library_;
+  std::unique_ptr<SentencePieceModule> library_;
   bool word_by_word_;
   DecodeRules rules_;
   AddedTokenFinder added_tokens_;

@@ -19,15 +19,21 @@ using ::testing::IsEmpty;
 using ::testing::Pair;
 
 TEST(ApiError, StatusBecomesHttp) {
-  const std::pair<absl::Status, int> cases[] = {
-      {absl::InvalidArgumentError("x"), 400}, {invalid_api_key(), 401},
-      {model_not_found("m"), 404},            {unknown_route("GET", "/x"), 404},
-      {method_not_allowed("GET", "/x", "POST"), 405},
-      {read_timeout("body", 3), 408},         {body_too_large(5), 413},
-      {unsupported_media_type("text/x"), 415}, {absl::ResourceExhaustedError("x"), 429},
-      {headers_too_large(5), 431},            {absl::CancelledError("x"), 499},
-      {absl::InternalError("x"), 500},        {absl::UnimplementedError("x"), 501},
-      {not_ready(), 503},                     {absl::DeadlineExceededError("x"), 504}};
+  const std::pair<absl::Status, int> cases[] = {{absl::InvalidArgumentError("x"), 400},
+                                                {invalid_api_key(), 401},
+                                                {model_not_found("m"), 404},
+                                                {unknown_route("GET", "/x"), 404},
+                                                {method_not_allowed("GET", "/x", "POST"), 405},
+                                                {read_timeout("body", 3), 408},
+                                                {body_too_large(5), 413},
+                                                {unsupported_media_type("text/x"), 415},
+                                                {absl::ResourceExhaustedError("x"), 429},
+                                                {headers_too_large(5), 431},
+                                                {absl::CancelledError("x"), 499},
+                                                {absl::InternalError("x"), 500},
+                                                {absl::UnimplementedError("x"), 501},
+                                                {not_ready(), 503},
+                                                {absl::DeadlineExceededError("x"), 504}};
   for (const auto& [status, expected] : cases) {
     EXPECT_EQ(http_status(status), expected) << status;
     EXPECT_EQ(to_http_reply(status).status, expected);
@@ -76,8 +82,9 @@ TEST(Auth, KeysAreComparedWhole) {
   const Auth auth({"first", "second"});
   EXPECT_TRUE(auth.check("Bearer first").ok());
   EXPECT_TRUE(auth.check("bearer second").ok());
-  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer firs", "Bearer firstx", "Bearer  first",
-                            "Bearer first ", "Basic first", "first", "Bearer FIRST"}) {
+  for (const char* wrong :
+       {"", "Bearer", "Bearer ", "Bearer firs", "Bearer firstx", "Bearer  first", "Bearer first ",
+        "Basic first", "first", "Bearer FIRST"}) {
     EXPECT_EQ(auth.check(wrong).code(), absl::StatusCode::kUnauthenticated) << wrong;
   }
 }

@@ -25,8 +25,8 @@ TEST(HttpRoutes, AreFoundByMethodAndPath) {
     EXPECT_EQ(http_status(find_route("DELETE", path).status()), 405) << path;
     EXPECT_TRUE(route.handler != nullptr || route.generates.has_value());
   }
-  for (const char* path : {"/", "", "/v1", "/v1/models/", "/health/", "/HEALTH", "/v1/completions/x",
-                           "//health", "/health%20"}) {
+  for (const char* path : {"/", "", "/v1", "/v1/models/", "/health/", "/HEALTH",
+                           "/v1/completions/x", "//health", "/health%20"}) {
     EXPECT_EQ(http_status(find_route("GET", path).status()), 404) << path;
   }
 }

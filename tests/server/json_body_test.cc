@@ -49,9 +49,9 @@ TEST(JsonBody, BracketsInStringsDoNotCount) {
 }
 
 TEST(JsonBody, RefusesWhatIsNotJson) {
-  for (const char* text :
-       {"", "{", "{\"a\":}", "nul", "NaN", "[Infinity]", "[1e400]", "{\"a\":1}}", "'a'",
-        "\"\\ud800\"", "\"\\udc00x\"", "\"\xff\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"raw\nline\""}) {
+  for (const char* text : {"", "{", "{\"a\":}", "nul", "NaN", "[Infinity]", "[1e400]", "{\"a\":1}}",
+                           "'a'", "\"\\ud800\"", "\"\\udc00x\"", "\"\xff\"", "\"\xc3\"",
+                           "\"\xed\xa0\x80\"", "\"raw\nline\""}) {
     const auto parsed = parse_json(text, {});
     EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(message(parsed.status()), HasSubstr("not valid JSON")) << text;
@@ -113,8 +113,9 @@ TEST(FieldReader, FloatsAreFinite) {
 }
 
 TEST(FieldReader, SeedsAreAny64Bits) {
-  for (const auto& [json, expected] :
-       {std::pair{"-1", ~uint64_t{0}}, {"18446744073709551615", ~uint64_t{0}}, {"7", uint64_t{7}}}) {
+  for (const auto& [json, expected] : {std::pair{"-1", ~uint64_t{0}},
+                                       {"18446744073709551615", ~uint64_t{0}},
+                                       {"7", uint64_t{7}}}) {
     const Json body = {{"seed", Json::parse(json)}};
     FieldReader reader(body);
     std::optional<uint64_t> seed;

@@ -208,8 +208,9 @@ TEST(ParseChat, ToolsReachTheTemplateUnlessSwitchedOff) {
   EXPECT_EQ(conversation(*chat(R"({"tools": [{"a": 1}], "tool_choice": "none"})")).tools_json, "");
   EXPECT_EQ(param(chat(R"({"tools": [], "tool_choice": "required"})")), "tool_choice");
   EXPECT_EQ(param(chat(R"({"tool_choice": {"type": "function"}})")), "tool_choice");
-  EXPECT_EQ(conversation(*chat(R"({"chat_template_kwargs": {"b": 1, "a": 2}})")).template_kwargs_json,
-            R"({"b":1,"a":2})");
+  EXPECT_EQ(
+      conversation(*chat(R"({"chat_template_kwargs": {"b": 1, "a": 2}})")).template_kwargs_json,
+      R"({"b":1,"a":2})");
   EXPECT_EQ(param(chat(R"({"chat_template_kwargs": 1})")), "chat_template_kwargs");
 }
 

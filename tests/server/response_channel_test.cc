@@ -17,16 +17,16 @@ using ::testing::HasSubstr;
 
 struct Watched {
   explicit Watched(int64_t capacity_bytes = 1 << 20, bool wants_progress = true)
-      : channel(std::make_shared<ResponseChannel>(ChannelOptions{
-            .capacity_bytes = capacity_bytes,
-            .wants_progress = wants_progress,
-            .on_ready = [this] { ++num_ready; },
-            .on_end =
-                [this](const engine::Completion& completion, bool left) {
-                  ++num_ended;
-                  end_status = completion.status;
-                  reader_left = left;
-                }})),
+      : channel(std::make_shared<ResponseChannel>(
+            ChannelOptions{.capacity_bytes = capacity_bytes,
+                           .wants_progress = wants_progress,
+                           .on_ready = [this] { ++num_ready; },
+                           .on_end =
+                               [this](const engine::Completion& completion, bool left) {
+                                 ++num_ended;
+                                 end_status = completion.status;
+                                 reader_left = left;
+                               }})),
         sink(channel->make_sink()) {}
 
   void set_cancel() {

@@ -96,8 +96,9 @@ TEST_F(ConfigFile, HasCommentsAndLosesToOverrides) {
 }
 
 TEST_F(ConfigFile, RefusesWithItsName) {
-  for (const char* text : {"{", "[]", R"({"htp": {"port": 1}})", R"({"http": 5})", R"({"http": {}},)",
-                           R"({"nothing": {}})", R"({"http": {"port": null}})"}) {
+  for (const char* text :
+       {"{", "[]", R"({"htp": {"port": 1}})", R"({"http": 5})", R"({"http": {}},)",
+        R"({"nothing": {}})", R"({"http": {"port": null}})"}) {
     const auto config = load_text(text);
     ASSERT_FALSE(config.ok()) << text;
     EXPECT_THAT(std::string(config.status().message()), HasSubstr("config.json")) << text;

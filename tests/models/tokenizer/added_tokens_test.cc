@@ -1,0 +1,69 @@
+#include "models/tokenizer/added_tokens.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace pbserve::test {
+namespace {
+
+using models::AddedToken;
+using models::AddedTokenFinder;
+using testing::ElementsAre;
+
+// Text as it is, tokens as "<id>:<what they took>".
+std::vector<std::string> pieces(std::vector<AddedToken> tokens, std::string_view text,
+                                AddedTokenFinder::Options options = {}) {
+  std::vector<std::string> pieces;
+  const AddedTokenFinder finder(std::move(tokens));
+  const absl::Status status =
+      finder.split(text, options, [&](std::string_view piece, std::optional<int32_t> id) {
+        pieces.push_back((id ? std::to_string(*id) + ":" : "") + std::string(piece));
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(status.ok());
+  return pieces;
+}
+
+TEST(AddedTokens, LeftmostThenLongestWins) {
+  const std::vector<AddedToken> tokens = {
+      {.id = 1, .content = "<a>"}, {.id = 2, .content = "<a><b>"}, {.id = 3, .content = "><"}};
+  EXPECT_THAT(pieces(tokens, "x<a><b>y"), ElementsAre("x", "2:<a><b>", "y"));
+  EXPECT_THAT(pieces(tokens, "<a><c>"), ElementsAre("1:<a>", "<c>"));
+  EXPECT_THAT(pieces(tokens, "><a>"), ElementsAre("3:><", "a>"));
+  EXPECT_THAT(pieces(tokens, ""), ElementsAre());
+  EXPECT_THAT(pieces({}, "<a>"), ElementsAre("<a>"));
+}
+
+TEST(AddedTokens, ThePrefixOfATokenIsText) {
+  EXPECT_THAT(pieces({{.id = 1, .content = "<|end|>"}}, "<|end<|end|>"),
+              ElementsAre("<|end", "1:<|end|>"));
+}
+
+TEST(AddedTokens, SpecialTokensCanBeLeftAsText) {
+  const std::vector<AddedToken> tokens = {{.id = 1, .content = "<s>", .special = true},
+                                          {.id = 2, .content = "<t>"}};
+  EXPECT_THAT(pieces(tokens, "<s><t>"), ElementsAre("1:<s>", "2:<t>"));
+  EXPECT_THAT(pieces(tokens, "<s><t>", {.find_special = false}), ElementsAre("<s>", "2:<t>"));
+}
+
+TEST(AddedTokens, StrippingTakesWhiteSpaceAlong) {
+  const std::vector<AddedToken> tokens = {{.id = 1, .content = "<l>", .lstrip = true},
+                                          {.id = 2, .content = "<r>", .rstrip = true}};
+  EXPECT_THAT(pieces(tokens, "a \u3000\n<l> b"), ElementsAre("a", "1: \u3000\n<l>", " b"));
+  EXPECT_THAT(pieces(tokens, "a <r>\t\u2003b"), ElementsAre("a ", "2:<r>\t\u2003", "b"));
+  // The space behind <r> is taken once.
+  EXPECT_THAT(pieces(tokens, "<r> <l>"), ElementsAre("2:<r> ", "1:<l>"));
+}
+
+TEST(AddedTokens, SingleWordsStandBetweenWhatIsNoWord) {
+  const std::vector<AddedToken> tokens = {{.id = 1, .content = "cat", .single_word = true}};
+  EXPECT_THAT(pieces(tokens, "cat, cat"), ElementsAre("1:cat", ", ", "1:cat"));
+  EXPECT_THAT(pieces(tokens, "concat cats"), ElementsAre("concat cats"));
+  EXPECT_THAT(pieces(tokens, "\u00E9cat cat_ cat\u0301"), ElementsAre("\u00E9cat cat_ cat\u0301"));
+  EXPECT_THAT(pieces(tokens, "\u3002cat-"), ElementsAre("\u3002", "1:cat", "-"));
+}
+
+}  // namespace
+}  // namespace pbserve::test
