@@ -1,6 +1,8 @@
 // Start-up and the doors of the engine; the loop behind them is engine_loop.cc.
 #include "engine/engine.h"
 
+#include <spdlog/spdlog.h>
+
 #include <filesystem>
 #include <utility>
 
@@ -8,7 +10,6 @@
 #include "engine/engine_loop.h"
 #include "engine/intake.h"
 #include "engine/memory_plan.h"
-#include "spdlog/spdlog.h"
 
 namespace pbserve::engine {
 

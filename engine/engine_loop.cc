@@ -1,10 +1,11 @@
 #include "engine/engine_loop.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "spdlog/spdlog.h"
 
 namespace pbserve::engine {
 

@@ -52,7 +52,8 @@ float Transformer::attention_scale() const {
 }
 
 void Transformer::embed(Tensor hidden, Tensor ids, Tensor index, const Stream& stream) const {
-  kernels::embedding({.y = hidden, .ids = ids, .index = index, .table = weights_.embedding}, stream);
+  kernels::embedding({.y = hidden, .ids = ids, .index = index, .table = weights_.embedding},
+                     stream);
 }
 
 void Transformer::project(int layer, const RowInput& rows, Tensor hidden, Tensor q,

@@ -27,6 +27,8 @@ using std::chrono::seconds;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests, while a response runs
+// Of the kernel; by itself it would grow to megabytes of output that a client does not read.
+constexpr int kSendBufferBytes = 256 << 10;
 constexpr auto kLingerTime = seconds(5);
 constexpr char kServerName[] = "pbserve";
 
@@ -90,6 +92,7 @@ HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
     : impl_(std::make_unique<Impl>(std::move(socket), options)) {
   error_code ignored;
   impl_->stream.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
+  impl_->stream.socket().set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
 }
 
 HttpStream::~HttpStream() = default;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets everything up on a fresh machine, builds and passes every test.
-# usage: tests/run.sh [--long]    --long: sanitizer builds and a minute of fuzzing per parser besides
+# usage: tests/run.sh [--long]    --long: sanitizers and a minute of fuzzing per parser besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -14,7 +14,11 @@ struct SiluMulArgs {
 // y = silu(gate) * up, in float32.
 void silu_mul(const SiluMulArgs& args, const Stream& stream);
 
-namespace cpu { void silu_mul(const SiluMulArgs& args, ThreadPool& pool); }
-namespace cuda { void silu_mul(const SiluMulArgs& args, CudaHandle stream); }
+namespace cpu {
+void silu_mul(const SiluMulArgs& args, ThreadPool& pool);
+}
+namespace cuda {
+void silu_mul(const SiluMulArgs& args, CudaHandle stream);
+}
 
 }  // namespace pbserve::kernels

@@ -14,10 +14,10 @@ namespace pbserve::kernels {
 // Consecutive query rows of one sequence. Row i stands at absolute position `position + i` and
 // attends to positions [0, position + i].
 struct PrefillSegment {
-  int32_t row_begin;    // first row in q and out
-  int32_t num_rows;     // >= 1
-  int32_t position;     // absolute position of the first row
-  int32_t sequence;     // row of block_tables
+  int32_t row_begin;  // first row in q and out
+  int32_t num_rows;   // >= 1
+  int32_t position;   // absolute position of the first row
+  int32_t sequence;   // row of block_tables
 };
 
 struct PrefillAttentionArgs {
@@ -27,7 +27,7 @@ struct PrefillAttentionArgs {
   Tensor v_pages;       // [num_pages, Hkv, kPageSize, D]
   Tensor block_tables;  // [B, max_pages] int32; entries past a sequence's pages are never read
   std::span<const PrefillSegment> segments;  // rows outside every segment are not written
-  float scale;          // multiplies q . k; 1/sqrt(D)
+  float scale;                               // multiplies q . k; 1/sqrt(D)
 };
 
 void prefill_attention(const PrefillAttentionArgs& args, const Stream& stream);

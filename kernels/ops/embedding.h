@@ -15,7 +15,11 @@ struct EmbeddingArgs {
 
 void embedding(const EmbeddingArgs& args, const Stream& stream);
 
-namespace cpu { void embedding(const EmbeddingArgs& args, ThreadPool& pool); }
-namespace cuda { void embedding(const EmbeddingArgs& args, CudaHandle stream); }
+namespace cpu {
+void embedding(const EmbeddingArgs& args, ThreadPool& pool);
+}
+namespace cuda {
+void embedding(const EmbeddingArgs& args, CudaHandle stream);
+}
 
 }  // namespace pbserve::kernels

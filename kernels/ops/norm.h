@@ -18,7 +18,11 @@ struct RmsNormArgs {
 // float32 through all layers: in bf16 its rounding is the largest error of the network.
 void rms_norm(const RmsNormArgs& args, const Stream& stream);
 
-namespace cpu { void rms_norm(const RmsNormArgs& args, ThreadPool& pool); }
-namespace cuda { void rms_norm(const RmsNormArgs& args, CudaHandle stream); }
+namespace cpu {
+void rms_norm(const RmsNormArgs& args, ThreadPool& pool);
+}
+namespace cuda {
+void rms_norm(const RmsNormArgs& args, CudaHandle stream);
+}
 
 }  // namespace pbserve::kernels

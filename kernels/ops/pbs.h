@@ -35,7 +35,7 @@ enum class PbsSelector : uint8_t {
 struct PbsParams {
   int32_t segment = 256;  // S, a multiple of B, at most 256: an order entry is one byte
   PbsScorer scorer = PbsScorer::kAntidiagonal;
-  int32_t stride = 8;     // antidiagonal only: 8 or 16
+  int32_t stride = 8;  // antidiagonal only: 8 or 16
   PbsSelector selector = PbsSelector::kTopP;
   float threshold = 0.9f;  // tau of top_p (>= 1 takes every block); alpha of max_ratio
 };
@@ -70,9 +70,9 @@ struct PbsPlanShape {
 PbsPlan take_pbs_plan(const PbsPlanShape& shape, Device device, Workspace& workspace);
 
 struct PbsOrderArgs {
-  PbsPlan plan;        // order, k, v, k_pooled are written for [0, floor(e/S)*S)
-  Tensor q;            // [e - s, Hq, D], rotated
-  Tensor k_pages;      // [num_pages, Hkv, B, D]
+  PbsPlan plan;    // order, k, v, k_pooled are written for [0, floor(e/S)*S)
+  Tensor q;        // [e - s, Hq, D], rotated
+  Tensor k_pages;  // [num_pages, Hkv, B, D]
   Tensor v_pages;
   Tensor block_table;  // [max_pages] int32 of this sequence
   PbsSpan span;
@@ -82,28 +82,28 @@ struct PbsOrderArgs {
 void pbs_order(const PbsOrderArgs& args, const Stream& stream);
 
 struct PbsSelectArgs {
-  PbsPlan plan;              // mask rows of the blocks are written
-  Tensor q;                  // [e - s, Hq, D]
+  PbsPlan plan;  // mask rows of the blocks are written
+  Tensor q;      // [e - s, Hq, D]
   PbsSpan span;
-  int32_t block_begin;       // query blocks of the span, half-open: block i holds the rows
-  int32_t block_end;         // [i B, min((i + 1) B, e - s))
-  Tensor num_selected;       // [1] int64: += blocks attended, own segment included, over all heads
+  int32_t block_begin;  // query blocks of the span, half-open: block i holds the rows
+  int32_t block_end;    // [i B, min((i + 1) B, e - s))
+  Tensor num_selected;  // [1] int64: += blocks attended, own segment included, over all heads
   PbsParams params;
   float scale;
 };
 void pbs_select(const PbsSelectArgs& args, const Stream& stream);
 
 struct PbsPrefillArgs {
-  Tensor out;          // [e - s, Hq, D]; rows of the query blocks [block_begin, block_end) written
+  Tensor out;  // [e - s, Hq, D]; rows of the query blocks [block_begin, block_end) written
   PbsPlan plan;
-  Tensor q;            // [e - s, Hq, D]
+  Tensor q;  // [e - s, Hq, D]
   Tensor k_pages;
   Tensor v_pages;
   Tensor block_table;  // [max_pages] int32
   PbsSpan span;
   int32_t block_begin;
   int32_t block_end;
-  int32_t segment;     // S
+  int32_t segment;  // S
   float scale;
 };
 void pbs_prefill(const PbsPrefillArgs& args, const Stream& stream);

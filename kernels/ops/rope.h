@@ -27,7 +27,11 @@ struct RopeAppendArgs {
 // Pairs (i, i + D/2), as in the Hugging Face layout.
 void rope_append(const RopeAppendArgs& args, const Stream& stream);
 
-namespace cpu { void rope_append(const RopeAppendArgs& args, ThreadPool& pool); }
-namespace cuda { void rope_append(const RopeAppendArgs& args, CudaHandle stream); }
+namespace cpu {
+void rope_append(const RopeAppendArgs& args, ThreadPool& pool);
+}
+namespace cuda {
+void rope_append(const RopeAppendArgs& args, CudaHandle stream);
+}
 
 }  // namespace pbserve::kernels

@@ -3,6 +3,10 @@
 // Scopes are Jinja's: the template, each iteration of a loop, the body of a block and each call of
 // a macro have their own; `if` has none. A name is looked up from the inside out, `set` writes to
 // the innermost, so that what a loop sets is gone in its next iteration.
+//
+// Names are looked up as the template runs, where Jinja decides as it compiles. The two differ for
+// a variable of the request that an inner scope reads before its outer scope sets it for the first
+// time, and reads nowhere itself: Jinja hides the request's value there, this shows it.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 #include "engine/batch_builder.h"
 
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
+
 #include "kernels/ops/sample.h"
 #include "tests/engine/sequence_factory.h"
 

@@ -1,6 +1,8 @@
 // The whole engine on the demo model: what is promised about tokens, gaps, pages and ends.
 #include "engine/engine.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -8,7 +10,6 @@
 #include <sstream>
 #include <thread>
 
-#include "gtest/gtest.h"
 #include "tests/support/test_sink.h"
 
 namespace pbserve::engine {

@@ -1,6 +1,7 @@
 #include "engine/prefill_spans.h"
 
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
+
 #include "tests/engine/sequence_factory.h"
 
 namespace pbserve::engine {

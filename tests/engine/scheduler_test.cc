@@ -1,12 +1,13 @@
 #include "engine/scheduler.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <random>
 #include <set>
 
-#include "gtest/gtest.h"
 #include "tests/engine/sequence_factory.h"
 
 namespace pbserve::engine {

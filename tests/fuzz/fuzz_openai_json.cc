@@ -31,11 +31,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const bool strict : {false, true}) {
     const server::OpenAiParseOptions options{
         .model_name = "demo", .strict = strict, .request_id = "id"};
-    for (const auto& status :
-         {server::parse_completion(*body, options).status(),
-          server::parse_chat(*body, options).status(),
-          server::parse_tokenize(*body, options).status(),
-          server::parse_detokenize(*body, options).status()}) {
+    for (const auto& status : {server::parse_completion(*body, options).status(),
+                               server::parse_chat(*body, options).status(),
+                               server::parse_tokenize(*body, options).status(),
+                               server::parse_detokenize(*body, options).status()}) {
       if (!status.ok()) check_error(status);
     }
   }

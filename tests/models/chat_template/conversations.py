@@ -20,11 +20,17 @@ WEATHER = {
     },
 }
 SEARCH = {"type": "function", "function": {"name": "search", "parameters": {}}}
-NESTED = {"type": "function", "function": {
-    "name": "plan", "strict": True, "description": None,
-    "parameters": {"type": "object", "properties": {"steps": {"type": "array", "items": {
-        "type": "object", "properties": {"at": {"type": "number", "examples": [1e-7, 2.5, -0.0, 1e21]}}}}}}}}
-
+TIMES = {"type": "number", "examples": [1e-7, 2.5, -0.0, 1e21]}
+STEPS = {"type": "array", "items": {"type": "object", "properties": {"at": TIMES}}}
+NESTED = {
+    "type": "function",
+    "function": {
+        "name": "plan",
+        "strict": True,
+        "description": None,
+        "parameters": {"type": "object", "properties": {"steps": STEPS}},
+    },
+}
 DATE = {"date_string": "26 Jul 2024"}  # for templates that would show today's
 
 
@@ -90,7 +96,8 @@ def thinking_conversations():
     yield "thought in history", [user("q"), assistant(thought), user("next")]
     yield "thought in the last turn", [user("q"), assistant(thought)]
     yield "reasoning field", [user("q"), assistant("A.", reasoning_content="because\n")]
-    yield "reasoning field in history", [user("q"), assistant("A.", reasoning_content="x"), user("n")]
+    yield "reasoning field in history", [user("q"), assistant("A.", reasoning_content="x"),
+                                         user("n")]
     yield "null reasoning", [user("q"), assistant(thought, reasoning_content=None)]
     yield "empty thought", [user("q"), assistant("<think>\n\n</think>\n\nYes.")]
     yield "two thoughts", [user("q"), assistant("<think>a</think>b<think>c</think>d")]
@@ -112,8 +119,8 @@ def tool_conversations():
     yield "call in the last turn with thought", [
         user("q"), assistant("<think>\nlook it up\n</think>\n\n", tool_calls=[weather]),
         tool("rain"), assistant("<think>\nfine\n</think>\n\nRain.")]
-    yield "arguments as text", [
-        user("q"), assistant(None, tool_calls=[call("search", "{\"q\": \"a\\u00e9\", \"n\": 1.50}")])]
+    text = "{\"q\": \"a\\u00e9\", \"n\": 1.50}"
+    yield "arguments as text", [user("q"), assistant(None, tool_calls=[call("search", text)])]
     yield "no arguments", [user("q"), assistant(None, tool_calls=[call("search", "")])]
     yield "nested arguments", [user("q"), assistant("", tool_calls=[
         call("plan", {"steps": [{"at": 0.1, "do": None}, {"at": [], "do": {}}], "ok": True})])]

@@ -7,8 +7,8 @@
 #include <fstream>
 #include <iterator>
 
+#include <nlohmann/json.hpp>
 #include "models/tokenizer/sentencepiece.h"
-#include "nlohmann/json.hpp"
 #include "tests/models/tokenizer/tokenizer_fixtures.h"
 
 namespace pbserve::test {

@@ -8,9 +8,9 @@
 #include <fstream>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
 #include "models/tokenizer/stream_decoder.h"
 #include "models/tokenizer/utf8.h"
-#include "nlohmann/json.hpp"
 
 namespace pbserve::test {
 namespace {

@@ -1,0 +1,123 @@
+"""Starts pbserve with the demo model on free ports, and reads what it says and measures."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BINARY = os.environ["PBSERVE_BINARY"]
+START_TIMEOUT_S = 120
+
+
+class Server:
+    """One process; `with` stops it and checks that it stopped well."""
+
+    def __init__(self, *flags, model="models/demo"):
+        command = [BINARY, "--model", model, "--port", "0", "--grpc-port", "0", *flags]
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log)
+        self.ports = {}
+        self._wait_until_ready()
+
+    def _wait_until_ready(self):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = dict(re.findall(r"(HTTP|gRPC) on 127\.0\.0\.1:(\d+)", self.read_log()))
+            if len(found) == 2:
+                self.ports = {name: int(port) for name, port in found.items()}
+                return
+            time.sleep(0.02)
+        raise AssertionError("the server did not start:\n" + self.read_log())
+
+    def read_log(self):
+        with open(f"/proc/self/fd/{self.log.fileno()}", "rb") as copy:
+            return copy.read().decode()
+
+    @property
+    def port(self):
+        return self.ports["HTTP"]
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def grpc_address(self):
+        return f"127.0.0.1:{self.ports['gRPC']}"
+
+    def post(self, path, body, **options):
+        return requests.post(self.url + path, json=body, timeout=120, **options)
+
+    def complete(self, prompt, **fields):
+        """The body of a successful /v1/completions."""
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": 8} | fields
+        reply = self.post("/v1/completions", body)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    def metrics(self):
+        """name -> value, labels left out; series of one name are added up."""
+        values = {}
+        for line in requests.get(self.url + "/metrics", timeout=30).text.splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                name = name.split("{")[0]
+                values[name] = values.get(name, 0) + float(value)
+        return values
+
+    def wait_until_idle(self, timeout_s=60):
+        """Every request has left the engine, and no page is held by one."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            load = requests.get(self.url + "/load", timeout=30).json()
+            if load["num_running"] + load["num_waiting"] + load["num_pages_used"] == 0:
+                return
+            assert time.monotonic() < deadline, f"the engine still holds {load}"
+            time.sleep(0.05)
+
+    def num_threads(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def stop(self, timeout_s=60):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout_s)
+        assert code == 0, f"exit code {code}\n" + self.read_log()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.process.kill()
+            self.process.wait()
+        else:
+            self.stop()
+
+
+def run_in_threads(work, items):
+    """The results of work(item), all at once; the first exception is raised."""
+    results = [None] * len(items)
+
+    def run(index):
+        try:
+            results[index] = work(items[index])
+        except BaseException as error:  # carried over to the test's thread
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(items))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
