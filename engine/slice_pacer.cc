@@ -31,12 +31,13 @@ bool SlicePacer::continue_slice() {
   marks_[num_items_ % 2].record(stream_);
   if (++num_items_ > 1) marks_[num_items_ % 2].wait();  // the item before
   const Clock::time_point time = Clock::now();
-  adapt(ms_between(item_begin_, time));
+  const double item_ms = ms_between(item_begin_, time);
+  adapt(item_ms);
   item_begin_ = time;
-  return ms_between(slice_begin_, time) + slice_ms_ / 8 < slice_ms_;
+  return ms_between(slice_begin_, time) + item_ms <= slice_ms_;  // another one like it fits
 }
 
-// An item between 1/8 and 1/4 of the slice keeps the overshoot small and the operations large.
+// An item between 1/8 and 1/4 of the slice wastes little of it and keeps the operations large.
 void SlicePacer::adapt(double item_ms) {
   if (item_ms > slice_ms_ / 4) {
     rows_ = std::max<int64_t>(rows_ / 2, kernels::kPbsBlock);

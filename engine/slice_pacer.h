@@ -1,6 +1,7 @@
 // SlicePacer: how much prefill fits between two decode steps. It cuts a lane's work into items of a
-// few rows, keeps at most one item queued behind the one that runs, and stops when the slice's time
-// is over. The rows of an item adapt to the time items take: no cost model, no device to know.
+// few rows, keeps at most one item queued behind the one that runs, and stops when another item
+// like the last would not fit. The rows of an item adapt to the time items take: there is no cost
+// model, and no device to know.
 #pragma once
 
 #include <array>

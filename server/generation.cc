@@ -2,20 +2,18 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/strings/ascii.h"
+#include "absl/strings/string_view.h"
 #include "server/api_error.h"
+#include "server/json_body.h"
 
 namespace pbserve::server {
 namespace {
 
-// Text that may quote the client, without its line breaks: one request stays one line.
-std::string one_line(std::string text) {
-  std::replace_if(text.begin(), text.end(), absl::ascii_iscntrl, '?');
-  return text;
-}
+// Text that may quote the client: quoted and escaped as JSON, it is UTF-8 and one line.
+std::string escaped(absl::string_view text) { return dump_json(Json(std::string(text))); }
 
 // The HTTP status stands for the outcome on both transports: one field to search for.
 void log_end(const std::string& route, const std::string& id, const engine::Completion& completion,
@@ -29,7 +27,7 @@ void log_end(const std::string& route, const std::string& id, const engine::Comp
       route, id, http_status(error), completion.usage.prompt_tokens, completion.usage.cached_tokens,
       completion.usage.completion_tokens, completion.timings.queue_ms,
       completion.timings.first_token_ms, completion.sparse.density,
-      error.ok() ? (is_length ? "length" : "stop") : one_line(std::string(error.message())));
+      error.ok() ? (is_length ? "length" : "stop") : escaped(error.message()));
 }
 
 }  // namespace
@@ -72,8 +70,8 @@ absl::Status completion_error(const engine::Completion& completion) {
 
 void log_refused(const std::string& route, const std::string& request_id,
                  const absl::Status& status) {
-  spdlog::info("{} id={} status={} {}", one_line(route), one_line(request_id), http_status(status),
-               one_line(std::string(status.message())));
+  spdlog::info("{} id={} status={} error={}", escaped(route), escaped(request_id),
+               http_status(status), escaped(status.message()));
 }
 
 }  // namespace pbserve::server

@@ -117,8 +117,9 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
     if (request.ok()) {
       may_stay = co_await serve_request(&stream, context, *std::move(request));
     } else {
-      may_stay =
-          co_await reply_error(&stream, HttpRequest{}, make_request_id(), request.status(), false);
+      // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
+      const HttpRequest unread;
+      may_stay = co_await reply_error(&stream, unread, make_request_id(), request.status(), false);
     }
     if (!may_stay) co_await stream.close_politely();
   }

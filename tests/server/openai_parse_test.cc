@@ -102,10 +102,6 @@ TEST(ParseCompletion, WrongTypesNameTheField) {
         "stop_token_ids", "ignore_eos", "stream", "cache_salt", "request_id", "model",
         "include_metrics", "sparse_attention", "add_special_tokens", "return_progress"}) {
     Json body = {{"prompt", "x"}};
-    body[field] = {{"a", Json::array({Json()})}};
-    const bool has_own_error = std::string(field) == "sparse_attention";  // an object is its type
-    const auto call = parse_completion(body, options());
-    if (!has_own_error) EXPECT_EQ(error_param(call.status()), field);
     body[field] = Json::array({Json::array()});
     EXPECT_EQ(error_param(parse_completion(body, options()).status()), field);
   }

@@ -5,6 +5,7 @@
 
 TOKENIZERS holds the folders llama-3.1, qwen3 and llama-2 with their tokenizer.json. Runs of one
 megabyte are kept as a count and a hash of their ids."""
+
 import io
 import json
 import pathlib
@@ -38,10 +39,13 @@ def compact(entry, ids):
 def dump(name, value):
     def line(part):
         return json.dumps(part, ensure_ascii=False, separators=(",", ":"))
+
     if isinstance(value, list):
         text = "[" + ",\n".join(map(line, value)) + "]\n"
     else:
-        lists = (f'{line(key)}:[\n' + ",\n".join(map(line, part)) + "]" for key, part in value.items())
+        lists = (
+            f"{line(key)}:[\n" + ",\n".join(map(line, part)) + "]" for key, part in value.items()
+        )
         text = "{" + ",\n".join(lists) + "}\n"
     (OUT / name).write_text(text, encoding="utf-8")
 
@@ -49,8 +53,9 @@ def dump(name, value):
 def random_ids(vocab_size):
     """Ids as a model may produce them: broken characters, special tokens, ids without a token."""
     rng = random.Random(7)
-    return [[rng.randrange(vocab_size) for _ in range(rng.randint(1, 12))] for _ in range(150)] + \
-           [[rng.randrange(260) for _ in range(rng.randint(1, 12))] for _ in range(150)]
+    return [[rng.randrange(vocab_size) for _ in range(rng.randint(1, 12))] for _ in range(150)] + [
+        [rng.randrange(260) for _ in range(rng.randint(1, 12))] for _ in range(150)
+    ]
 
 
 def byte_level(name, path, entries):
@@ -59,19 +64,29 @@ def byte_level(name, path, entries):
     tokenizer.encode_special_tokens = True
     plain = []
     for i, entry in enumerate(entries):
-        without = tokenizer.encode(text_of(entry), add_special_tokens=False).ids
         if isinstance(entry, str) and "<" in entry:
-            plain.append([i, without])
+            plain.append([i, tokenizer.encode(entry, add_special_tokens=False).ids])
     decoded = []
     for sample in random_ids(tokenizer.get_vocab_size()):
-        decoded.append({"ids": sample, "all": tokenizer.decode(sample, skip_special_tokens=False),
-                        "skip": tokenizer.decode(sample, skip_special_tokens=True)})
-    dump(f"{name}.json", {"ids": [compact(e, i) for e, i in zip(entries, ids)], "plain": plain, "decoded": decoded})
+        decoded.append(
+            {
+                "ids": sample,
+                "all": tokenizer.decode(sample, skip_special_tokens=False),
+                "skip": tokenizer.decode(sample, skip_special_tokens=True),
+            }
+        )
+    dump(
+        f"{name}.json",
+        {"ids": [compact(e, i) for e, i in zip(entries, ids)], "plain": plain, "decoded": decoded},
+    )
 
 
 def has_tie(processor, text):
     """Versions of the library choose differently between cuts of equal score (unigram models)."""
-    scores = [best.score for best in processor.nbest_encode(text, nbest_size=2, return_type="proto").nbests]
+    scores = [
+        best.score
+        for best in processor.nbest_encode(text, nbest_size=2, return_type="proto").nbests
+    ]
     return len(scores) > 1 and abs(scores[0] - scores[1]) < 1e-3
 
 
@@ -81,7 +96,9 @@ def sentence_piece(name, model, entries, is_unigram=False):
     def encode(entry):
         text = text_of(entry)
         # The library takes seconds for a megabyte without a space: such runs are left out.
-        if len(text.encode()) > 300000 or (is_unigram and isinstance(entry, str) and has_tie(processor, text)):
+        if len(text.encode()) > 300000 or (
+            is_unigram and isinstance(entry, str) and has_tie(processor, text)
+        ):
             return None
         return processor.encode(text)
 
@@ -96,7 +113,7 @@ def sentence_piece(name, model, entries, is_unigram=False):
 
 
 def llama2_model(path):
-    """tokenizer.model of a folder that has only its conversion: the order of merges gives the scores.
+    """tokenizer.model of a folder that has only its conversion: the order of merges is the scores.
     sentencepiece_test.cc writes the same."""
     model = json.loads(path.read_text(encoding="utf-8"))["model"]
     scores = {}
@@ -115,8 +132,14 @@ def llama2_model(path):
 def train(**options):
     lines = TEXT.read_text(encoding="utf-8").split("\n")[:3000]
     buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=buffer, vocab_size=800,
-                                             minloglevel=2, num_threads=1, **options)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=buffer,
+        vocab_size=800,
+        minloglevel=2,
+        num_threads=1,
+        **options,
+    )
     return buffer.getvalue()
 
 
@@ -128,8 +151,13 @@ def main():
     byte_level("llama-3.1", folder / "llama-3.1" / "tokenizer.json", entries)
     byte_level("qwen3", folder / "qwen3" / "tokenizer.json", entries)
     models = {
-        "sp_bpe": train(model_type="bpe", byte_fallback=True, normalization_rule_name="identity",
-                        remove_extra_whitespaces=False, user_defined_symbols=["<sep>"]),
+        "sp_bpe": train(
+            model_type="bpe",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            user_defined_symbols=["<sep>"],
+        ),
         "sp_unigram": train(model_type="unigram", normalization_rule_name="identity"),
     }
     for name, model in models.items():

@@ -38,7 +38,7 @@ class Server:
 
     def read_log(self):
         with open(f"/proc/self/fd/{self.log.fileno()}", "rb") as copy:
-            return copy.read().decode()
+            return copy.read().decode(errors="replace")
 
     @property
     def port(self):

@@ -5,6 +5,8 @@ import json
 import pytest
 import requests
 
+from server_process import Server
+
 
 def sse_events(reply):
     """The payloads of an event stream; comments as (": ...",)."""
@@ -179,8 +181,25 @@ def test_bad_prompts(server, prompt):
 
 
 def test_odd_prompts_are_served(server):
-    for prompt in ("a", "\0", "\U0001f600" * 50, "<|im_end|>", "x" * 20000, " " * 5000, [5] * 32767):
+    for prompt in ("a", "\0", "\U0001f600" * 50, "<|im_end|>", "x" * 20000, " " * 5000):
         server.complete(prompt, max_tokens=1)
+
+
+def test_the_limit_is_exact():
+    with Server("--max-model-len", "1024") as small:
+        assert small.complete([5] * 1023, max_tokens=1)["usage"]["prompt_tokens"] == 1023
+        answer = small.complete([5] * 1000, max_tokens=24, ignore_eos=True)
+        assert answer["usage"]["completion_tokens"] == 24
+        for length, max_tokens, field in ((1024, 1, "prompt"), (1000, 25, "max_tokens")):
+            reply = small.post("/v1/completions", {"prompt": [5] * length,
+                                                   "max_tokens": max_tokens})
+            assert reply.status_code == 400
+            assert reply.json()["error"]["param"] == field
+            assert "1024" in reply.json()["error"]["message"]
+        fill = small.post("/v1/chat/completions", {"ignore_eos": True, "messages": [
+            {"role": "user", "content": "Hi"}]}).json()
+        assert fill["usage"]["total_tokens"] == 1024
+        assert fill["choices"][0]["finish_reason"] == "length"
 
 
 NUMBERS = [-1, 0, 2**31, 2**63, 2**64, 1e308, "1", "NaN", None, 1.5, True, [1], {}]
