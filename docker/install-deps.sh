@@ -2,8 +2,8 @@
 # The one list of system packages, for Debian 12 and Ubuntu 24.04.
 # usage: install-deps.sh build             what building and starting the server needs
 #        install-deps.sh test              that, and what the tests need
-#        install-deps.sh runtime PROGRAM   prints the packages whose libraries PROGRAM loads, for
-#                                          an image that runs it and builds nothing
+#        install-deps.sh runtime FILE...   prints the packages whose libraries the programs and
+#                                          modules load, for an image that builds nothing
 set -euo pipefail
 
 role=${1:-build}
@@ -26,7 +26,8 @@ case "${role}" in
                    clang-14 libclang-rt-14-dev clang-format-14 python3-venv) ;;
   runtime)
     # /lib is a link to /usr/lib, and packages name either one.
-    for library in $(ldd "${2:?the program}" | awk '$2 == "=>" {print $3}' | xargs readlink -f); do
+    shift
+    for library in $(ldd "$@" | awk '$2 == "=>" {print $3}' | xargs readlink -f); do
       dpkg-query --search "${library}" 2> /dev/null || dpkg-query --search "${library#/usr}"
     done | cut -d: -f1 | sort -u
     exit 0 ;;

@@ -20,6 +20,9 @@ namespace {
 // such pings by closing the connection ("too_many_pings").
 constexpr int kMinPingIntervalMs = 10000;
 
+// For the last bytes of calls that are over. Health watches never end by themselves.
+constexpr auto kFlushTime = std::chrono::milliseconds(200);
+
 void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_message_bytes);
   builder->SetMaxSendMessageSize(options.max_message_bytes);
@@ -74,9 +77,8 @@ void GrpcServer::set_not_serving() {
 }
 
 void GrpcServer::stop(double timeout_s) {
-  const auto timeout = std::chrono::duration<double>(timeout_s);
-  impl_->server->Shutdown(std::chrono::system_clock::now() +
-                          std::chrono::duration_cast<std::chrono::milliseconds>(timeout));
+  impl_->methods.wait_for_calls(timeout_s);
+  impl_->server->Shutdown(std::chrono::system_clock::now() + kFlushTime);
   impl_->server->Wait();
 }
 

@@ -22,7 +22,7 @@ class GrpcServer {
   // Health answers NOT_SERVING from here on; calls are still taken.
   void set_not_serving();
 
-  // Takes no more calls, lets open ones end for up to `timeout_s`, cancels the rest.
+  // Lets open calls of ours end for up to `timeout_s`, then cancels everything that is open.
   void stop(double timeout_s);
 
  private:

@@ -5,6 +5,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <chrono>
 #include <functional>
 
 #include "proto/inference.grpc.pb.h"
@@ -34,6 +35,11 @@ class GrpcService : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
                                     const v1::GetLoadRequest* request,
                                     v1::GetLoadResponse* response) override;
+
+  // False: calls were open still after `timeout_s`.
+  bool wait_for_calls(double timeout_s) {
+    return calls_.wait_for_none(std::chrono::duration<double>(timeout_s));
+  }
 
  private:
   absl::Status admit(const grpc::CallbackServerContext& context) const;

@@ -1,13 +1,14 @@
 #include "server/http_stream.h"
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -22,7 +23,9 @@ namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = beast::http;
 using asio::awaitable;
+using asio::ip::tcp;
 using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
 using std::chrono::seconds;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
@@ -50,38 +53,70 @@ HttpRequest to_request(const http::request_header<>& header) {
   return request;
 }
 
+// Cancels what waits on the socket once the time is over. Unlike the timeouts of Beast's
+// tcp_stream it does not close the socket: an answer may follow.
+class Deadline {
+ public:
+  Deadline(tcp::socket* socket, Clock::time_point at)
+      : timer_(socket->get_executor(), at), state_(std::make_shared<State>()) {
+    timer_.async_wait([socket, state = state_](error_code error) {
+      if (error || state->is_over) return;
+      state->has_expired = true;
+      socket->cancel(error);
+    });
+  }
+  Deadline(tcp::socket* socket, seconds limit) : Deadline(socket, Clock::now() + limit) {}
+  ~Deadline() { state_->is_over = true; }
+  Deadline(const Deadline&) = delete;
+  Deadline& operator=(const Deadline&) = delete;
+
+  bool has_expired() const { return state_->has_expired; }
+
+ private:
+  struct State {
+    bool is_over = false;  // the socket may be gone
+    bool has_expired = false;
+  };
+
+  asio::steady_timer timer_;
+  std::shared_ptr<State> state_;
+};
+
+// Of the parser, and not of the socket.
+bool is_http_error(const error_code& error) {
+  return error.category() == http::make_error_code(http::error::bad_method).category();
+}
+
 }  // namespace
 
 struct HttpStream::Impl {
-  Impl(asio::ip::tcp::socket socket, const HttpOptions& the_options)
-      : stream(std::move(socket)), options(the_options) {}
-
-  void set_timeout(int32_t limit_s) { stream.expires_after(seconds(limit_s)); }
+  Impl(tcp::socket the_socket, const HttpOptions& the_options)
+      : socket(std::move(the_socket)), options(the_options) {}
 
   template <class Message>
   awaitable<bool> write(Message& message) {
-    set_timeout(options.write_timeout_s);
-    const auto [error, bytes] = co_await http::async_write(stream, message, kTuple);
+    const Deadline deadline(&socket, seconds(options.write_timeout_s));
+    const auto [error, bytes] = co_await http::async_write(socket, message, kTuple);
     co_return !error;
   }
 
   template <class Buffers>
   awaitable<bool> write_raw(Buffers buffers) {
-    set_timeout(options.write_timeout_s);
-    const auto [error, bytes] = co_await asio::async_write(stream, buffers, kTuple);
+    const Deadline deadline(&socket, seconds(options.write_timeout_s));
+    const auto [error, bytes] = co_await asio::async_write(socket, buffers, kTuple);
     co_return !error;
   }
 
   // At least one byte in the buffer.
   awaitable<bool> wait_for_first_byte() {
     if (buffer.size() > 0) co_return true;
-    set_timeout(options.idle_timeout_s);
-    const auto [error, bytes] = co_await stream.async_read_some(buffer.prepare(4096), kTuple);
+    const Deadline deadline(&socket, seconds(options.idle_timeout_s));
+    const auto [error, bytes] = co_await socket.async_read_some(buffer.prepare(4096), kTuple);
     buffer.commit(bytes);
     co_return !error;
   }
 
-  beast::tcp_stream stream;
+  tcp::socket socket;
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
@@ -91,8 +126,8 @@ struct HttpStream::Impl {
 HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
     : impl_(std::make_unique<Impl>(std::move(socket), options)) {
   error_code ignored;
-  impl_->stream.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
-  impl_->stream.socket().set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
+  impl_->socket.set_option(tcp::no_delay(true), ignored);
+  impl_->socket.set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
 }
 
 HttpStream::~HttpStream() = default;
@@ -103,10 +138,10 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   impl.parser.emplace();
   impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
   impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));
-  impl.set_timeout(impl.options.header_timeout_s);
+  const Deadline deadline(&impl.socket, seconds(impl.options.header_timeout_s));
   const auto [error, bytes] =
-      co_await http::async_read_header(impl.stream, impl.buffer, *impl.parser, kTuple);
-  if (error == beast::error::timeout) {
+      co_await http::async_read_header(impl.socket, impl.buffer, *impl.parser, kTuple);
+  if (deadline.has_expired()) {
     co_return read_timeout("request header", impl.options.header_timeout_s);
   }
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
@@ -116,10 +151,7 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   if (error == http::error::end_of_stream || error == http::error::partial_message) {
     co_return peer_left();
   }
-  if (error && error.category() != http::make_error_code(http::error::bad_method).category()) {
-    co_return peer_left();  // the socket's own errors
-  }
-  if (error) co_return bad_http(error);
+  if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
   HttpRequest request = to_request(impl.parser->get().base());
   request.has_body = !impl.parser->is_done();
   if (impl.parser->content_length()) request.content_length = *impl.parser->content_length();
@@ -133,20 +165,16 @@ awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* r
     static constexpr absl::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
     if (!co_await impl.write_raw(asio::buffer(kContinue))) co_return peer_left();
   }
-  const auto deadline = std::chrono::steady_clock::now() + seconds(impl.options.body_timeout_s);
+  const Deadline deadline(&impl.socket, seconds(impl.options.body_timeout_s));
   while (!impl.parser->is_done()) {
-    impl.stream.expires_at(deadline);
     const auto [error, bytes] =
-        co_await http::async_read_some(impl.stream, impl.buffer, *impl.parser, kTuple);
-    if (error == beast::error::timeout) {
+        co_await http::async_read_some(impl.socket, impl.buffer, *impl.parser, kTuple);
+    if (deadline.has_expired()) {
       co_return read_timeout("request body", impl.options.body_timeout_s);
     }
     if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
     if (error == http::error::partial_message) co_return peer_left();
-    if (error && error.category() != http::make_error_code(http::error::bad_method).category()) {
-      co_return peer_left();
-    }
-    if (error) co_return bad_http(error);
+    if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
     const size_t held = impl.parser->get().body().size();
     if (!request->body_lease.grow_to(static_cast<int64_t>(held))) {
       co_return absl::ResourceExhaustedError(
@@ -182,8 +210,8 @@ awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive
   response.keep_alive(keep_alive && impl_->is_chunked);
   response.chunked(impl_->is_chunked);
   http::response_serializer<http::empty_body> serializer(response);
-  impl_->set_timeout(impl_->options.write_timeout_s);
-  const auto [error, bytes] = co_await http::async_write_header(impl_->stream, serializer, kTuple);
+  const Deadline deadline(&impl_->socket, seconds(impl_->options.write_timeout_s));
+  const auto [error, bytes] = co_await http::async_write_header(impl_->socket, serializer, kTuple);
   co_return !error;
 }
 
@@ -203,15 +231,14 @@ awaitable<void> HttpStream::wait_for_disconnect() {
   Impl& impl = *impl_;
   error_code error;
   while (!error && impl.buffer.size() < kReadAheadBytes) {
-    // The plain socket: the timer of the stream belongs to the writes that run beside this.
-    const auto [read_error, bytes] = co_await impl.stream.socket().async_read_some(
-        asio::buffer(impl.buffer.prepare(4096)), kTuple);
+    const auto [read_error, bytes] =
+        co_await impl.socket.async_read_some(asio::buffer(impl.buffer.prepare(4096)), kTuple);
     impl.buffer.commit(bytes);
     error = read_error;
   }
   if (error == asio::error::operation_aborted) co_return;
   if (error) {
-    impl.stream.close();
+    impl.socket.close(error);
     co_return;
   }
   // A peer that pipelines this much is noticed by the next write instead.
@@ -223,16 +250,15 @@ awaitable<void> HttpStream::wait_for_disconnect() {
 awaitable<void> HttpStream::close_politely() {
   Impl& impl = *impl_;
   error_code error;
-  impl.stream.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  impl.socket.shutdown(tcp::socket::shutdown_send, error);
   std::string sink(64 << 10, '\0');
-  impl.stream.expires_after(kLingerTime);
-  const auto deadline = std::chrono::steady_clock::now() + kLingerTime;
-  while (!error && std::chrono::steady_clock::now() < deadline) {
+  const Deadline deadline(&impl.socket, kLingerTime);
+  while (!error && !deadline.has_expired()) {
     const auto [read_error, bytes] =
-        co_await impl.stream.async_read_some(asio::buffer(sink), kTuple);
+        co_await impl.socket.async_read_some(asio::buffer(sink), kTuple);
     error = read_error;
   }
-  impl.stream.close();
+  impl.socket.close(error);
 }
 
 bool HttpStream::keep_alive() const {

@@ -9,6 +9,14 @@
 namespace pbserve::models {
 namespace {
 
+// The module's libraries look for their symbols in themselves before the program. Sanitizers abort
+// on the flag; under them only programs without another Protobuf can load the module.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kOwnSymbolsFirst = 0;
+#else
+constexpr int kOwnSymbolsFirst = RTLD_DEEPBIND;
+#endif
+
 std::filesystem::path find_module() {
   constexpr char kName[] = "libpbserve_sentencepiece.so";
   std::error_code ignored;
@@ -22,8 +30,7 @@ std::filesystem::path find_module() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SentencePieceModule>> open_sentencepiece() {
-  // DEEPBIND: the module's libraries look for their symbols in themselves first.
-  void* library = dlopen(find_module().c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+  void* library = dlopen(find_module().c_str(), RTLD_NOW | RTLD_LOCAL | kOwnSymbolsFirst);
   void* entry = library == nullptr ? nullptr : dlsym(library, kSentencePieceEntry);
   if (entry == nullptr) {
     return absl::UnavailableError(

@@ -59,9 +59,9 @@ def make_prompts(server: BenchServer, arguments: argparse.Namespace) -> list[tup
     sentences = read_sentences()
     return [
         (length, make_prompt(task, length, index, sentences, server.count_tokens))
+        for index in range(arguments.prompts)
         for length in arguments.lengths
         for task in TASKS
-        for index in range(arguments.prompts)
     ]
 
 
@@ -86,7 +86,7 @@ def ask(server: BenchServer, arm: Arm, length: int, prompt: Prompt, salt: str) -
     }
 
 
-def run(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
+def run(arguments: argparse.Namespace, scratch: Path, record) -> list[dict]:
     """The arms take turns prompt by prompt, so that a slow minute of the machine hits all alike."""
     results: list[dict] = []
     with ExitStack() as stack:
@@ -100,10 +100,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
             for arm in ARMS:
                 result = ask(servers[arm.scorer], arm, length, prompt, f"{arm.name}/{number}")
                 results.append(result)
-                print(f"{length:6} {prompt.task:18} {arm.name:17}"
-                      f" {'hit ' if result['hit'] else 'miss'}"
-                      f" density {result['density']:.3f} prefill {result['prefill_s']:.2f} s",
-                      file=sys.stderr, flush=True)
+                record(result)
     return results
 
 
@@ -142,12 +139,18 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine_name(), "commit": commit_id(),
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        results = run(arguments, Path(scratch))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.results.open("a", encoding="utf-8") as file:
-        for result in results:
+    with (arguments.results.open("a", encoding="utf-8") as file,
+          tempfile.TemporaryDirectory() as scratch):
+
+        def record(result: dict) -> None:
             file.write(json.dumps(provenance | result) + "\n")
+            file.flush()
+            print(f"{result['length']:6} {result['task']:18} {result['arm']:17}"
+                  f" {'hit ' if result['hit'] else 'miss'} density {result['density']:.3f}"
+                  f" prefill {result['prefill_s']:.2f} s", file=sys.stderr, flush=True)
+
+        results = run(arguments, Path(scratch), record)
     print_table(results, arguments)
 
 

@@ -22,8 +22,10 @@ class Server:
     def __init__(self, *flags, model="models/demo"):
         command = [BINARY, "--model", model, "--port", "0", "--grpc-port", "0", *flags]
         self.log = tempfile.TemporaryFile()
+        self.is_draining = False
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log)
         self.ports = {}
+        self.is_stopping = False
         self._wait_until_ready()
 
     def _wait_until_ready(self):
@@ -85,9 +87,14 @@ class Server:
     def num_threads(self):
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
-    def stop(self, timeout_s=60):
-        if self.process.poll() is None:
+    def begin_stop(self):
+        """Sends the first SIGTERM; a second one would end the process at once."""
+        if not self.is_stopping and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+        self.is_stopping = True
+
+    def stop(self, timeout_s=60):
+        self.begin_stop()
         code = self.process.wait(timeout_s)
         assert code == 0, f"exit code {code}\n" + self.read_log()
 

@@ -137,7 +137,6 @@ def test_slow_header_is_cut_off(server):
 def test_slow_body_is_cut_off(server):
     with RawConnection(server) as connection:
         connection.send("POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
-        assert connection.read_reply()[0] == 408
         assert connection.is_closed_by_peer()
 
 

@@ -227,7 +227,7 @@ def test_health_watch_sees_the_drain(stubs):
         running = client.stub.Generate(client.request("The ls command", stop=client.messages.StopRules(
             max_tokens=300, ignore_eos=True)))
         next(running)
-        ending.process.terminate()
+        ending.begin_stop()
         deadline = time.monotonic() + 10
         while len(seen) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -181,7 +181,7 @@ def test_bad_prompts(server, prompt):
 
 
 def test_odd_prompts_are_served(server):
-    for prompt in ("a", "\0", "\U0001f600" * 50, "<|im_end|>", "x" * 20000, " " * 5000):
+    for prompt in ("a", "\0", "\U0001f600" * 50, "<|im_end|>", "x" * 3000, " " * 3000):
         server.complete(prompt, max_tokens=1)
 
 

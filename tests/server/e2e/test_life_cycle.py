@@ -174,7 +174,7 @@ def test_sigterm_lets_requests_finish():
         connection = RawConnection(ending)
         connection.send_completion(stream=True, max_tokens=600, ignore_eos=True)
         connection.read_until(b"data: ")
-        ending.process.send_signal(signal.SIGTERM)
+        ending.begin_stop()
         wait_until(lambda: "draining" in ending.read_log())
         assert requests.get(ending.url + "/ready", timeout=5).status_code == 503
         assert requests.get(ending.url + "/health", timeout=5).status_code == 200
@@ -190,7 +190,7 @@ def test_shutdown_timeout_cuts_off_with_an_error():
         connection.send_completion(stream=True, max_tokens=30000, ignore_eos=True)
         connection.read_until(b"data: ")
         begin = time.monotonic()
-        ending.process.send_signal(signal.SIGTERM)
+        ending.begin_stop()
         rest = connection.read_until(b"never")
         assert b'"error"' in rest and b"shut down" in rest
         ending.stop(timeout_s=20)
@@ -202,7 +202,7 @@ def test_second_signal_stops_at_once():
     connection = RawConnection(ending)
     connection.send_completion(stream=True, max_tokens=30000, ignore_eos=True)
     connection.read_until(b"data: ")
-    ending.process.send_signal(signal.SIGTERM)
+    ending.begin_stop()
     wait_until(lambda: "draining" in ending.read_log())
     ending.process.send_signal(signal.SIGTERM)
     assert ending.process.wait(10) == 1
