@@ -184,17 +184,19 @@ void EngineLoop::handle(CancelAll) {
 bool EngineLoop::take_turn() {
   const Clock::time_point time = Clock::now();
   const bool idle = runner_.num_in_flight() == 0;
-  for (FinishedSequence& expired : scheduler_.take_expired(time)) finish(std::move(expired));
+  std::vector<FinishedSequence> hopeless = scheduler_.take_expired(time);
   const StepPlan plan = scheduler_.plan_step(time);
   if (idle && plan.empty()) {
-    if (auto stuck = scheduler_.take_stuck()) finish(*std::move(stuck));
+    if (auto stuck = scheduler_.take_stuck()) hopeless.push_back(*std::move(stuck));
   }
+  for (FinishedSequence& gone : hopeless) finish(std::move(gone));
   const bool launches = !plan.empty() || !plan.aborts.empty();
   if (launches) launch(plan);
   const int may_stay = options_.overlap && launches ? 1 : 0;
   while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
-  if (launches || !idle) publish_load();
-  return launches || !idle;
+  const bool worked = launches || !idle || !hopeless.empty();
+  if (worked) publish_load();
+  return worked;
 }
 
 void EngineLoop::launch(const StepPlan& plan) {

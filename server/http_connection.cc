@@ -104,24 +104,26 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
   co_return co_await serve_generation(std::move(exchange));
 }
 
+// The answer to what read_header() gave. False: the connection must be closed.
+awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
+                               absl::StatusOr<HttpRequest> request) {
+  const OpenCount::Scope open_exchange(&context->exchanges);
+  if (request.ok()) co_return co_await serve_request(stream, context, *std::move(request));
+  // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
+  const HttpRequest unread;
+  co_return co_await reply_error(stream, unread, make_request_id(), request.status(), false);
+}
+
 }  // namespace
 
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
   const OpenCount::Scope open_connection(&context->connections);
   HttpStream stream(std::move(socket), context->app->config.http);
-  bool may_stay = true;
-  while (may_stay) {
+  while (true) {
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
-    const OpenCount::Scope open_exchange(&context->exchanges);
-    if (request.ok()) {
-      may_stay = co_await serve_request(&stream, context, *std::move(request));
-    } else {
-      // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
-      const HttpRequest unread;
-      may_stay = co_await reply_error(&stream, unread, make_request_id(), request.status(), false);
-    }
-    if (!may_stay) co_await stream.close_politely();
+    const bool may_stay = co_await serve_exchange(&stream, context, std::move(request));
+    if (!may_stay) co_return co_await stream.close_politely();
   }
 }
 

@@ -98,7 +98,8 @@ BAD_HTTP = [
     b"POST /v1/completions HTTP/1.1\r\nContent-Length: abc\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"0\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
     b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
     b"GET / HTTP/1.1\r\nno colon here\r\n\r\n",
@@ -176,7 +177,8 @@ def test_errors_keep_the_connection(server):
 def test_http_1_0(server):
     body = b'{"prompt": "x", "max_tokens": 2, "stream": true}'
     with RawConnection(server) as connection:
-        connection.send(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        header = b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body)
+        connection.send(header + body)
         stream = connection.read_until(b"[DONE]\n\n")
         assert b"chunked" not in stream and stream.endswith(b"[DONE]\n\n")
         assert connection.is_closed_by_peer()

@@ -224,8 +224,8 @@ def test_health_watch_sees_the_drain(stubs):
         watcher = threading.Thread(target=watch)
         watcher.start()
         assert changed.wait(10) and seen == [serving]
-        running = client.stub.Generate(client.request("The ls command", stop=client.messages.StopRules(
-            max_tokens=300, ignore_eos=True)))
+        stop = client.messages.StopRules(max_tokens=300, ignore_eos=True)
+        running = client.stub.Generate(client.request("The ls command", stop=stop))
         next(running)
         ending.begin_stop()
         deadline = time.monotonic() + 10
