@@ -64,6 +64,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
   ASSIGN_OR_RETURN(const models::ModelConfig model,
                    models::load_model_config(folder, config.model.hf_overrides));
   ASSIGN_OR_RETURN(models::GenerationDefaults defaults, models::load_generation_defaults(folder));
+  for (const std::string& key : defaults.unused_keys) {
+    spdlog::warn("generation_config.json: {} is not implemented and has no effect", key);
+  }
   ASSIGN_OR_RETURN(auto tokenizer, models::Tokenizer::load(folder));
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
