@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from bench_server import ROOT, BenchServer, commit_id, machine_name
-from retrieval_prompts import ANSWER_TOKENS, TASKS, Prompt, is_hit, make_prompt, read_sentences
+from retrieval_prompts import ANSWER_TOKENS, TASKS, Prompt, is_hit, make_prompt, read_words
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_prompts(server: BenchServer, arguments: argparse.Namespace) -> list[tuple[int, Prompt]]:
-    sentences = read_sentences()
+    words = read_words()
     return [
-        (length, make_prompt(task, length, index, sentences, server.count_tokens))
+        (length, make_prompt(task, length, index, words, server.count_tokens))
         for index in range(arguments.prompts)
         for length in arguments.lengths
         for task in TASKS

@@ -1,8 +1,11 @@
 """Retrieval prompts with a known answer, in the prompt forms of models/demo/README.md (RULER's).
 
-A prompt is haystack sentences with needles put between them. Every choice comes from a generator
-seeded by task, length and index alone, so a prompt is the same on every machine and in every run.
-Filler is added until the prompt, its answer included, fills the length that was asked for.
+A prompt is haystack text with needles put between any two words, sentence ends or not: so was the
+demo model trained. Sampled at temperature 1 behind a prompt's opening and some text, it writes 190
+of 214 needles in the middle of a sentence, and never a line break after the line of a chain.
+Every choice comes from a generator seeded by task, length and index alone, so a prompt is the same
+on every machine and in every run. Filler is added until the prompt, its answer included, fills the
+length that was asked for.
 """
 
 import random
@@ -41,17 +44,17 @@ class Question:
     """A prompt without its filler."""
 
     opening: str
-    needles: list[str]
-    glue: str  # between a needle and the text around it
+    needles: list[str]  # each with what stands before it; a blank and more text follow
     closing: str
     expected: tuple[str, ...]
     answer: str
 
 
-def read_sentences(path: Path = HAYSTACK) -> list[str]:
-    """The sentences of the haystack, each in one line, without tables and the like (too long)."""
+def read_words(path: Path = HAYSTACK) -> list[str]:
+    """The words of the haystack's sentences, without tables and the like (too long)."""
     text = " ".join(path.read_text(encoding="utf-8").split())
-    return [part for part in re.split(r"(?<=[.!?]) (?=[A-Z])", text) if len(part) < 300]
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z])", text)
+    return " ".join(part for part in sentences if len(part) < 300).split(" ")
 
 
 def _word_keys(rng: random.Random, count: int) -> list[str]:
@@ -71,10 +74,9 @@ def _value_question(rng: random.Random, kind: str, keys: list[str], values: list
             f" memorize it. I will quiz you about the {kind}s afterwards.\n"
         ),
         needles=[
-            f"One of the special magic {kind}s for {key} is: {val}."
+            f" One of the special magic {kind}s for {key} is: {val}."
             for key, val in zip(keys, values)
         ],
-        glue=" ",
         closing=f"\nWhat is the special magic {kind} for {asked} mentioned in the provided text?",
         expected=(value,),
         answer=f" The special magic {kind} for {asked} mentioned in the provided text is {value}.",
@@ -102,15 +104,14 @@ def chain_of_4_hops(rng: random.Random) -> Question:
         if name not in names:
             names.append(name)
     value = str(rng.randrange(10_000, 100_000))
-    lines = [f"VAR {names[0]} = {value}"]
-    lines += [f"VAR {name} = VAR {before} " for before, name in zip(names, names[1:])]
+    lines = [f"\nVAR {names[0]} = {value}"]
+    lines += [f"\nVAR {name} = VAR {before}" for before, name in zip(names, names[1:])]
     return Question(
         opening=(
             "Memorize and track the chain(s) of variable assignment hidden in the following"
             " text.\n\n"
         ),
         needles=lines,
-        glue="\n",
         closing=(
             f"\nQuestion: Find all variables that are assigned the value {value} in the text"
             " above."
@@ -131,32 +132,31 @@ TASKS = {
 }
 
 
-def _render(question: Question, sentences: list[str], depths: list[float]) -> str:
+def _render(question: Question, words: list[str], depths: list[float]) -> str:
     """Needle i goes to the border at share depths[i] of the text; chains keep their order."""
-    parts: list[str] = []
+    body = ""
     done = 0
     for needle, depth in zip(question.needles, depths):
-        border = round(depth * len(sentences))
-        parts += [" ".join(sentences[done:border]), needle]
+        border = round(depth * len(words))
+        body += "".join(f" {word}" for word in words[done:border]) + needle
         done = border
-    parts.append(" ".join(sentences[done:]))
-    body = question.glue.join(part for part in parts if part)
+    body += "".join(f" {word}" for word in words[done:])
     return (
-        f"<|im_start|>user\n{question.opening}{body}{question.closing}<|im_end|>\n"
+        f"<|im_start|>user\n{question.opening}{body.removeprefix(' ')}{question.closing}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
 
 
-def make_prompt(task: str, length: int, index: int, sentences: list[str], count_tokens) -> Prompt:
+def make_prompt(task: str, length: int, index: int, words: list[str], count_tokens) -> Prompt:
     """The index-th prompt of a task: as much filler as `length` tokens, answer included, hold."""
     rng = random.Random(f"{task}/{length}/{index}")
     question = TASKS[task](rng)
     depths = sorted(rng.random() for _ in question.needles)
-    start = rng.randrange(len(sentences))
-    filler = sentences[start:] + sentences[:start]
+    start = rng.randrange(len(words))
+    filler = words[start:] + words[:start]
 
-    low, high = 0, len(filler)  # invariant: `low` sentences fit
-    guess = length // 30  # a sentence has about 30 tokens: the first probe is close
+    low, high = 0, len(filler)  # invariant: `low` words fit
+    guess = length // 2  # a word has about two tokens: the first probe is close
     fitting = None
     while low < high:
         middle = min(max(guess, low + 1), high)
@@ -167,7 +167,7 @@ def make_prompt(task: str, length: int, index: int, sentences: list[str], count_
             low, fitting = middle, (text, num_tokens)
         else:
             high = middle - 1
-        guess = middle + room // 30 if abs(room) > 60 else (low + high + 1) // 2
+        guess = middle + room // 2 if abs(room) > 4 else (low + high + 1) // 2
     if fitting is None:
         raise ValueError(f"{task}: {length} tokens do not hold the needles")
     return Prompt(task, *fitting, question.expected, question.answer)
