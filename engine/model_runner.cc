@@ -192,8 +192,9 @@ LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& seq
   SlicePacer& pacer = pacers_[static_cast<size_t>(*plan.slice)];
   pacer.begin_slice(plan.slice_ms);
   do {
-    job.run_item(pacer.item_rows(), context_);
-  } while (pacer.continue_slice() && !job.done());
+    job.run_item(pacer.begin_item(job.next_pass()), context_);
+    pacer.end_item();
+  } while (!job.done() && pacer.fits(job.next_pass()));
   LaunchReport report{.finished_lane = std::nullopt, .lane_fraction = job.fraction()};
   if (job.done()) {
     finish_job(job, sequences, slot);

@@ -46,8 +46,8 @@ double PrefillLane::fraction() const {
   // The attend pass holds nearly all the work of a long context; its share need not be exact.
   constexpr double kProjectShare = 0.2;
   const double rows = static_cast<double>(row_) / static_cast<double>(num_rows_);
-  const double of_layer = pass_ == Pass::kProject ? kProjectShare * rows
-                          : pass_ == Pass::kOrder ? kProjectShare
+  const double of_layer = pass_ == PrefillPass::kProject ? kProjectShare * rows
+                          : pass_ == PrefillPass::kOrder ? kProjectShare
                                                   : kProjectShare + (1 - kProjectShare) * rows;
   return std::min(1.0, (layer_ + of_layer) / num_layers_);
 }
@@ -71,7 +71,7 @@ void PrefillLane::load(const std::vector<PrefillSpan>& spans, const SequenceMap&
   kernels::fill_zero(buffers_.selected.data, num_layers_ * sizeof(int64_t), stream);
   context.transformer.embed(buffers_.hidden.rows(0, num_rows_), ids, /*index=*/{}, stream);
   layer_ = 0;
-  pass_ = Pass::kProject;
+  pass_ = PrefillPass::kProject;
   row_ = 0;
 }
 
@@ -79,11 +79,11 @@ void PrefillLane::run_item(int64_t rows, const ForwardContext& context) {
   check(!idle() && !done(), "no item left to run");
   const int64_t end = std::min(row_ + rows, num_rows_);
   switch (pass_) {
-    case Pass::kProject:
+    case PrefillPass::kProject:
       return project(end, context);
-    case Pass::kOrder:
+    case PrefillPass::kOrder:
       return order(context);
-    case Pass::kAttend:
+    case PrefillPass::kAttend:
       return attend(end, context);
   }
 }
@@ -97,7 +97,7 @@ void PrefillLane::project(int64_t end, const ForwardContext& context) {
   if (row_ < num_rows_) return;
   const bool attends = first_attended_row(layer_) < num_rows_;
   if (attends && layer_runs_pbs(layer_, context)) {
-    pass_ = Pass::kOrder;
+    pass_ = PrefillPass::kOrder;
   } else {
     begin_attend();
   }
@@ -118,11 +118,11 @@ void PrefillLane::order(const ForwardContext& context) {
 }
 
 void PrefillLane::begin_attend() {
-  pass_ = Pass::kAttend;
+  pass_ = PrefillPass::kAttend;
   row_ = first_attended_row(layer_);
   if (row_ < num_rows_) return;
   ++layer_;  // the last layer of a span that draws no token: only its K/V were needed
-  pass_ = Pass::kProject;
+  pass_ = PrefillPass::kProject;
   row_ = 0;
 }
 
@@ -137,7 +137,7 @@ void PrefillLane::attend(int64_t end, const ForwardContext& context) {
   row_ = end;
   if (row_ < num_rows_) return;
   ++layer_;
-  pass_ = Pass::kProject;
+  pass_ = PrefillPass::kProject;
   row_ = 0;
 }
 

@@ -53,6 +53,8 @@ class PrefillLane {
             const ForwardContext& context);
   void clear() { spans_.clear(); }
 
+  PrefillPass next_pass() const { return pass_; }
+
   // Launches the next item: at most `rows` rows (a multiple of the block). REQUIRES: not done.
   void run_item(int64_t rows, const ForwardContext& context);
 
@@ -67,8 +69,6 @@ class PrefillLane {
   kernels::Tensor selected() const { return buffers_.selected; }
 
  private:
-  enum class Pass : uint8_t { kProject, kOrder, kAttend };
-
   void project(int64_t end, const ForwardContext& context);
   void order(const ForwardContext& context);
   void attend(int64_t end, const ForwardContext& context);
@@ -89,7 +89,7 @@ class PrefillLane {
   kernels::Tensor kv_slots_;      // [num_rows] int64
   kernels::Tensor block_tables_;  // [spans, pages_max] int32
   int layer_ = 0;
-  Pass pass_ = Pass::kProject;
+  PrefillPass pass_ = PrefillPass::kProject;
   int64_t row_ = 0;
 };
 

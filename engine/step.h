@@ -16,6 +16,10 @@ namespace pbserve::engine {
 enum class Lane : uint8_t { kLong, kShort };
 inline constexpr int kNumLanes = 2;
 
+// A layer of a prefill job: all rows through one pass, then through the next.
+enum class PrefillPass : uint8_t { kProject, kOrder, kAttend };
+inline constexpr int kNumPrefillPasses = 3;
+
 // Tokens [begin, end) of one sequence, prefilled together.
 struct PrefillSpan {
   SequenceId id = 0;

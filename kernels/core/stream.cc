@@ -37,10 +37,12 @@ void Stream::synchronize() const {
 
 Event::Event(const Stream& stream) : handle_(stream.is_cuda() ? cuda::create_event() : nullptr) {}
 
-Event::Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+Event::Event(Event&& other) noexcept
+    : handle_(std::exchange(other.handle_, nullptr)), time_(other.time_) {}
 
 Event& Event::operator=(Event&& other) noexcept {
   std::swap(handle_, other.handle_);
+  time_ = other.time_;
   return *this;
 }
 
@@ -49,11 +51,22 @@ Event::~Event() {
 }
 
 void Event::record(const Stream& stream) {
-  if (handle_ != nullptr) cuda::record_event(handle_, stream.handle());
+  if (handle_ != nullptr) {
+    cuda::record_event(handle_, stream.handle());
+  } else {
+    time_ = std::chrono::steady_clock::now();
+  }
 }
+
+bool Event::is_reached() const { return handle_ == nullptr || cuda::is_event_reached(handle_); }
 
 void Event::wait() const {
   if (handle_ != nullptr) cuda::wait_event(handle_);
+}
+
+double Event::ms_since(const Event& earlier) const {
+  if (handle_ != nullptr) return cuda::ms_between(earlier.handle_, handle_);
+  return std::chrono::duration<double, std::milli>(time_ - earlier.time_).count();
 }
 
 }  // namespace pbserve::kernels

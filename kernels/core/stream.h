@@ -2,6 +2,7 @@
 // waiting is free; engine code is written for the asynchronous case and needs no branch.
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "kernels/core/device.h"
@@ -33,7 +34,8 @@ class Stream {
   std::unique_ptr<ThreadPool> pool_;
 };
 
-// A mark in a stream's order. On the CPU it is reached as soon as it is recorded.
+// A mark in a stream's order, with the time it was reached. On the CPU that is as soon as it is
+// recorded.
 class Event {
  public:
   explicit Event(const Stream& stream);
@@ -42,10 +44,14 @@ class Event {
   ~Event();
 
   void record(const Stream& stream);
-  void wait() const;  // blocks the calling thread until the last record is reached
+  bool is_reached() const;  // the last record
+  void wait() const;        // blocks the calling thread until the last record is reached
+  // Device time between two marks. REQUIRES: both were recorded and reached.
+  double ms_since(const Event& earlier) const;
 
  private:
   CudaHandle handle_ = nullptr;
+  std::chrono::steady_clock::time_point time_;  // on the CPU
 };
 
 // What the CUDA backend provides; only stream.cc calls it.
@@ -56,7 +62,9 @@ void synchronize(CudaHandle stream);
 CudaHandle create_event();
 void destroy_event(CudaHandle event);
 void record_event(CudaHandle event, CudaHandle stream);
+bool is_event_reached(CudaHandle event);
 void wait_event(CudaHandle event);
+double ms_between(CudaHandle earlier, CudaHandle later);
 }  // namespace cuda
 
 }  // namespace pbserve::kernels

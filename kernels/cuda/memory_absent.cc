@@ -31,6 +31,8 @@ void synchronize(CudaHandle) { die_absent(); }
 CudaHandle create_event() { die_absent(); }
 void destroy_event(CudaHandle) { die_absent(); }
 void record_event(CudaHandle, CudaHandle) { die_absent(); }
+bool is_event_reached(CudaHandle) { die_absent(); }
 void wait_event(CudaHandle) { die_absent(); }
+double ms_between(CudaHandle, CudaHandle) { die_absent(); }
 
 }  // namespace pbserve::kernels::cuda

@@ -1,8 +1,10 @@
 // Storage types, tensors, workspaces, buffers, streams and devices.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "kernels/core/buffer.h"
 #include "kernels/core/device.h"
@@ -144,6 +146,11 @@ TEST(Stream, CopiesAndFillsAtOnceOnTheCpu) {
   Event event(*stream);
   event.record(*stream);
   event.wait();
+  EXPECT_TRUE(event.is_reached());
+  Event later(*stream);
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  later.record(*stream);
+  EXPECT_GE(later.ms_since(event), 2.0);
   stream->synchronize();
 }
 
