@@ -47,8 +47,9 @@ double PrefillLane::fraction() const {
   constexpr double kProjectShare = 0.2;
   const double rows = static_cast<double>(row_) / static_cast<double>(num_rows_);
   const double of_layer = pass_ == PrefillPass::kProject ? kProjectShare * rows
-                          : pass_ == PrefillPass::kOrder ? kProjectShare
-                                                  : kProjectShare + (1 - kProjectShare) * rows;
+                          : pass_ == PrefillPass::kOrder
+                              ? kProjectShare
+                              : kProjectShare + (1 - kProjectShare) * rows;
   return std::min(1.0, (layer_ + of_layer) / num_layers_);
 }
 
