@@ -46,6 +46,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 16384, 32768],
                         help="tokens of prompt and answer together")
     parser.add_argument("--prompts", type=int, default=12, help="per task and length")
+    parser.add_argument("--first", type=int, default=0,
+                        help="index of the first prompt, to go on where another run stopped")
     parser.add_argument("--quick", action="store_true", help="4 prompts of 8192 tokens")
     parser.add_argument("--results", type=Path,
                         default=ROOT / "tests" / "bench" / "results" / "retrieval.jsonl")
@@ -59,7 +61,7 @@ def make_prompts(server: BenchServer, arguments: argparse.Namespace) -> list[tup
     words = read_words()
     return [
         (length, make_prompt(task, length, index, words, server.count_tokens))
-        for index in range(arguments.prompts)
+        for index in range(arguments.first, arguments.first + arguments.prompts)
         for length in arguments.lengths
         for task in TASKS
     ]

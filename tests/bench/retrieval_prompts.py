@@ -141,10 +141,8 @@ def _render(question: Question, words: list[str], depths: list[float]) -> str:
         body += "".join(f" {word}" for word in words[done:border]) + needle
         done = border
     body += "".join(f" {word}" for word in words[done:])
-    return (
-        f"<|im_start|>user\n{question.opening}{body.removeprefix(' ')}{question.closing}<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
+    text = question.opening + body.removeprefix(" ") + question.closing
+    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def make_prompt(task: str, length: int, index: int, words: list[str], count_tokens) -> Prompt:
