@@ -74,13 +74,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
   if (choice.device.kind == kernels::DeviceKind::kCuda && config.model.dtype == "float32") {
     return absl::InvalidArgumentError("model.dtype float32 runs on the CPU only: add --device cpu");
   }
-  ASSIGN_OR_RETURN(auto stream, kernels::Stream::create(choice.device, config.device.cpu_threads));
+  const auto determinism =
+      config.device.deterministic ? kernels::Determinism::kOn : kernels::Determinism::kOff;
+  ASSIGN_OR_RETURN(auto stream,
+                   kernels::Stream::create(choice.device, config.device.cpu_threads, determinism));
   ASSIGN_OR_RETURN(auto weights, load_weights(config.model, model, stream));
   ASSIGN_OR_RETURN(auto transformer,
                    models::Transformer::create(model, std::move(weights), stream));
   ASSIGN_OR_RETURN(const kernels::DeviceInfo device, kernels::device_info(choice.device));
-  ASSIGN_OR_RETURN(const MemoryPlan memory, plan_memory(config, model, transformer.dtype(),
-                                                        choice.device, device.free_bytes));
+  ASSIGN_OR_RETURN(const MemoryPlan memory,
+                   plan_memory(config, model, transformer.dtype(), choice.device, device));
 
   const EngineInfo info{
       .model_name = model_name(config.model),
@@ -88,6 +91,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
       .device = device.name,
       .dtype = std::string(kernels::name_of(transformer.dtype())),
       .max_model_len = memory.max_model_len,
+      .max_model_len_limit = memory.limited_by,
       .num_pages = memory.num_pages,
       .page_size = kernels::kPageSize,
       .vocab_size = model.vocab_size,

@@ -20,7 +20,8 @@ struct EngineInfo {
   std::string architecture;
   std::string device;  // "CPU: AMD EPYC, 2 threads"
   std::string dtype;
-  int64_t max_model_len = 0;  // tokens of prompt and output together
+  int64_t max_model_len = 0;        // tokens of prompt and output together
+  std::string max_model_len_limit;  // what keeps it from being longer
   int64_t num_pages = 0;
   int64_t page_size = 0;  // tokens
   int64_t vocab_size = 0;

@@ -16,6 +16,14 @@ namespace {
 constexpr int64_t kContextsOnCpu = 4;  // full contexts the automatic cache holds
 constexpr int64_t kShareOnCpu = 4;     // and at most this part of the free memory
 
+// Of the free memory: what may be taken. A GPU keeps the share that utilization leaves.
+int64_t usable_bytes(const EngineConfig& config, kernels::Device device,
+                     const kernels::DeviceInfo& info) {
+  if (device.kind == kernels::DeviceKind::kCpu) return info.free_bytes;
+  const double kept = 1.0 - config.device.gpu_memory_utilization;
+  return info.free_bytes - static_cast<int64_t>(kept * static_cast<double>(info.total_bytes));
+}
+
 int64_t cache_bytes(const EngineConfig& config, int64_t page_bytes, int64_t context_pages,
                     kernels::Device device, int64_t free_bytes) {
   if (config.device.kv_cache_bytes > 0) return config.device.kv_cache_bytes;
@@ -39,7 +47,8 @@ RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
 
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
                                        kernels::DType dtype, kernels::Device device,
-                                       int64_t free_bytes) {
+                                       const kernels::DeviceInfo& info) {
+  const int64_t free_bytes = usable_bytes(config, device, info);
   const bool automatic = config.model.max_model_len == 0;
   const int64_t wanted = automatic ? model.max_position : config.model.max_model_len;
   if (wanted > model.max_position) {
@@ -65,6 +74,9 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
   MemoryPlan plan;
   plan.num_pages = pages;
   plan.max_model_len = std::min(wanted, pages * kPageSize);
+  plan.limited_by = plan.max_model_len < wanted ? "the KV cache"
+                    : automatic                 ? "the model's positions"
+                                                : "--max-model-len";
   plan.runner = runner_limits(config, plan.max_model_len);
   return plan;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "engine/config.h"
 #include "engine/kv_cache_pool.h"
@@ -13,15 +14,16 @@ namespace pbserve::engine {
 
 struct MemoryPlan {
   int64_t max_model_len = 0;  // tokens of prompt and output together
+  std::string limited_by;     // what keeps it from being longer
   int64_t num_pages = 0;
   RunnerLimits runner;
 };
 
-// Called after the weights are loaded: `free_bytes` is what is left of the device.
+// Called after the weights are loaded: `info` says what is left of the device.
 //   kInvalidArgument    max_model_len is above the model's positions
 //   kResourceExhausted  not even one context fits: names what was needed and what there is
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
                                        kernels::DType dtype, kernels::Device device,
-                                       int64_t free_bytes);
+                                       const kernels::DeviceInfo& info);
 
 }  // namespace pbserve::engine

@@ -21,8 +21,11 @@ using kernels::Workspace;
 
 namespace {
 
-// Rows of one prefill item. Beyond a thousand the matrix products gain nothing (CPU, demo model).
-constexpr int64_t kItemRowsMax = 1024;
+// Rows of one prefill item. Beyond a thousand the matrix products gain nothing on the CPU (demo
+// model); a GPU's are at their full rate from some thousands on.
+int64_t item_rows_max(kernels::Device device) {
+  return device.kind == kernels::DeviceKind::kCuda ? 8192 : 1024;
+}
 
 int64_t pages_max(const RunnerLimits& limits) {
   return ceil_div<int64_t>(limits.max_model_len, kPageSize);
@@ -48,17 +51,21 @@ ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
                                                 const models::ModelConfig& config, DType dtype,
                                                 kernels::Device device, Workspace& workspace) {
   const int64_t rows = limits.num_slots;
-  const int64_t item_rows =
-      std::min(kItemRowsMax, align_up<int64_t>(limits.spans.long_rows, kernels::kPbsBlock));
+  const int64_t item_rows = std::min(item_rows_max(device),
+                                     align_up<int64_t>(limits.spans.long_rows, kernels::kPbsBlock));
   const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
                                          .num_kv_heads = config.num_kv_heads,
                                          .head_dim = config.head_dim,
                                          .context_len_max = limits.max_model_len,
                                          .span_len_max = limits.spans.long_rows,
                                          .dtype = dtype};
+  const int64_t decode_bytes = kernels::decode_scratch_bytes(
+      device,
+      {.num_rows_max = rows, .num_q_heads = config.num_q_heads, .head_dim = config.head_dim});
   return {
       .scratch = models::LayerScratch::take(config, dtype, std::max(item_rows, rows), workspace),
       .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
+      .decode_scratch = workspace.take(DType::kU8, {decode_bytes}),
       .lanes = {PrefillLane::Buffers::take(config, dtype, limits.spans.long_rows, workspace),
                 PrefillLane::Buffers::take(config, dtype, limits.spans.short_rows, workspace)},
       .hidden = workspace.take(DType::kF32, {rows, config.hidden_size}),
@@ -172,6 +179,7 @@ void ModelRunner::decode(const StepPlan& plan, const SequenceMap& sequences, Ste
                                .v_pages = pages.v,
                                .block_tables = block_tables,
                                .context_lens = context_lens,
+                               .scratch = buffers_.decode_scratch,
                                .scale = context_.transformer.attention_scale()},
                               stream);
     context_.transformer.finish(layer, hidden, q, context_.scratch, stream);

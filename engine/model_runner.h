@@ -53,6 +53,7 @@ class ModelRunner {
   struct Buffers {
     models::LayerScratch scratch;
     kernels::PbsPlan pbs_plan;
+    kernels::Tensor decode_scratch;  // [bytes] uint8
     std::array<PrefillLane::Buffers, kNumLanes> lanes;
     kernels::Tensor hidden;  // [num_slots, C] float32: decode rows, or the last rows of a job
     kernels::Tensor q;       // [num_slots, Hq, D]

@@ -3,7 +3,7 @@
 #include "models/weights.h"
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 
 #include "kernels/core/workspace.h"
 #include "models/parameter_names.h"
@@ -12,7 +12,9 @@
 namespace pbserve::models {
 
 using kernels::DType;
+using kernels::Event;
 using kernels::LinearWeight;
+using kernels::PinnedBuffer;
 using kernels::Stream;
 using kernels::Tensor;
 using kernels::ThreadPool;
@@ -114,58 +116,75 @@ std::vector<Placement> placements(const ModelConfig& config, const WeightStore& 
   return list.take();
 }
 
-// Streams parameters to the device through one scratch buffer.
+// Streams parameters to the device through two pinned buffers: one fills while the other is copied.
 class Loader {
  public:
-  Loader(const WeightSource& source, const Stream& stream)
-      : source_(source), stream_(stream), scratch_(kScratchBytes) {
-    if (stream.is_cuda()) own_pool_.emplace(0);
+  static absl::StatusOr<Loader> create(const WeightSource& source, const Stream& stream) {
+    Loader loader(source, stream);
+    for (int i = 0; i < 2; ++i) {
+      ASSIGN_OR_RETURN(auto bytes, PinnedBuffer::create(stream.device(), kBufferBytes));
+      loader.buffers_.push_back({std::move(bytes), Event(stream)});
+    }
+    return loader;
   }
 
+  // Queues the parameter's copies; they read the buffers until the stream has been waited for.
   void load(const Placement& placement) {
     const bool is_packed = placement.packed.num_out != 0;
     const DType dtype = is_packed ? placement.packed.packed.dtype : placement.plain.dtype;
     const int64_t num_rows = placement.shape[0];
     const int64_t num_cols = placement.shape.size() == 2 ? placement.shape[1] : 1;
     const int64_t row_bytes = num_cols * static_cast<int64_t>(size_of(dtype));
-    const int64_t step = kScratchBytes / row_bytes;
-    check(step >= 1, "a row of weights exceeds the scratch");
+    const int64_t step = kBufferBytes / row_bytes;
+    check(step >= 1, "a row of weights exceeds the buffer");
     for (int64_t begin = 0; begin < num_rows; begin += step) {
       const int64_t count = std::min(step, num_rows - begin);
       const int64_t to = placement.row_begin + begin;
-      read_rows(placement.name, begin, count, num_cols, dtype);
+      Buffer& buffer = buffers_[static_cast<size_t>(num_copies_++ % 2)];
+      if (num_copies_ > 2) buffer.copied.wait();
+      const Tensor rows(buffer.bytes.data(), dtype, {count, num_cols});
+      read_rows(placement.name, begin, rows);
       if (is_packed) {
-        const Tensor rows(scratch_.data(), dtype, {count, num_cols});
         kernels::pack_weight({.weight = placement.packed, .rows = rows, .row_begin = to}, stream_);
       } else {
-        kernels::copy_to_device(placement.plain.rows(to, to + count).data, scratch_.data(),
+        kernels::copy_to_device(placement.plain.rows(to, to + count).data, rows.data,
                                 static_cast<size_t>(count * row_bytes), stream_);
       }
-      stream_.synchronize();  // the scratch is overwritten next
+      buffer.copied.record(stream_);
     }
   }
 
  private:
-  static constexpr int64_t kScratchBytes = 16
-                                           << 20;  // hides the cost of a call, stays in the cache
+  static constexpr int64_t kBufferBytes = 16 << 20;  // hides the cost of a call, stays in the cache
 
-  // Splits [begin, begin + count) over the pool; a slice is large enough to hide the hand-out.
-  void read_rows(const std::string& name, int64_t begin, int64_t count, int64_t num_cols,
-                 DType dtype) {
+  struct Buffer {
+    PinnedBuffer bytes;
+    Event copied;
+  };
+
+  Loader(const WeightSource& source, const Stream& stream)
+      : source_(&source),
+        stream_(stream),
+        own_pool_(stream.is_cuda() ? new ThreadPool(0) : nullptr) {}
+
+  // Splits the rows from `begin` on over the pool; a slice is large enough to hide the hand-out.
+  void read_rows(const std::string& name, int64_t begin, const Tensor& rows) {
     constexpr int64_t kSlice = 1 << 16;  // elements
-    const int64_t numel = count * num_cols;
-    ThreadPool& pool = own_pool_.has_value() ? *own_pool_ : stream_.pool();
+    const int64_t numel = rows.numel();
+    ThreadPool& pool = own_pool_ != nullptr ? *own_pool_ : stream_.pool();
     pool.parallel_for(kernels::ceil_div(numel, kSlice), [&](int64_t slice) {
       const int64_t first = slice * kSlice;
-      source_.read(name, begin * num_cols + first, std::min(kSlice, numel - first), dtype,
-                   scratch_.data() + first * static_cast<int64_t>(size_of(dtype)));
+      source_->read(
+          name, begin * rows.dim(1) + first, std::min(kSlice, numel - first), rows.dtype,
+          static_cast<std::byte*>(rows.data) + first * static_cast<int64_t>(size_of(rows.dtype)));
     });
   }
 
-  const WeightSource& source_;
+  const WeightSource* source_;
   const Stream& stream_;
-  std::vector<std::byte> scratch_;
-  std::optional<ThreadPool> own_pool_;  // a GPU's stream has no threads
+  std::unique_ptr<ThreadPool> own_pool_;  // a GPU's stream has no threads
+  std::vector<Buffer> buffers_;
+  int64_t num_copies_ = 0;
 };
 
 }  // namespace
@@ -185,8 +204,9 @@ absl::StatusOr<WeightStore> WeightStore::fill(const ModelConfig& config, DType d
                    kernels::DeviceBuffer::create(stream.device(), measure.used_bytes()));
   Workspace workspace(store.buffer_.data(), store.buffer_.size());
   lay_out(config, dtype, stream.device(), workspace, store);
-  Loader loader(source, stream);
+  ASSIGN_OR_RETURN(Loader loader, Loader::create(source, stream));
   for (const Placement& placement : placements(config, store)) loader.load(placement);
+  stream.synchronize();
   return store;
 }
 

@@ -30,6 +30,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   engine::DeviceOptions& device = config->device;
   table->add("device.kind", &device.kind);
   table->add("device.cpu_threads", &device.cpu_threads);
+  table->add("device.deterministic", &device.deterministic);
   table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
   table->add_size("device.kv_cache_bytes", &device.kv_cache_bytes);
 

@@ -63,8 +63,9 @@ void print_limits(const App& app) {
   spdlog::info("config: {}", dump_json(effective_config(config)));
   spdlog::info("model {} ({}, {}) on {}", info.model_name, info.architecture, info.dtype,
                info.device);
-  spdlog::info("context of {} tokens; KV cache of {} pages of {} tokens = {} tokens",
-               info.max_model_len, info.num_pages, info.page_size, info.num_pages * info.page_size);
+  spdlog::info("context of {} tokens, limited by {}; KV cache of {} pages of {} tokens = {} tokens",
+               info.max_model_len, info.max_model_len_limit, info.num_pages, info.page_size,
+               info.num_pages * info.page_size);
   spdlog::info("{} requests decode together, {} may wait; bodies up to {} bytes",
                config.engine.scheduler.max_num_seqs, config.engine.scheduler.max_num_queued_reqs,
                config.http.max_body_bytes);

@@ -4,11 +4,11 @@
 
 namespace pbserve::kernels {
 
-absl::StatusOr<Stream> Stream::create(Device device, int cpu_threads) {
+absl::StatusOr<Stream> Stream::create(Device device, int cpu_threads, Determinism determinism) {
   Stream stream;
   stream.device_ = device;
   if (stream.is_cuda()) {
-    ASSIGN_OR_RETURN(stream.handle_, cuda::create_stream(device.index));
+    ASSIGN_OR_RETURN(stream.handle_, cuda::create_stream(device.index, determinism));
   } else {
     stream.pool_ = std::make_unique<ThreadPool>(cpu_threads);
   }

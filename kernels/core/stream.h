@@ -10,11 +10,16 @@
 
 namespace pbserve::kernels {
 
-using CudaHandle = void*;  // a cudaStream_t, opaque outside kernels/cuda/
+using CudaHandle = void*;  // of a stream or an event; opaque outside kernels/cuda/
+
+// On: a row's result does not depend on the rows beside it, bit for bit. The CPU is always so; a
+// GPU gives up some speed of its matrix products for it.
+enum class Determinism : uint8_t { kOff, kOn };
 
 class Stream {
  public:
-  static absl::StatusOr<Stream> create(Device device, int cpu_threads);
+  static absl::StatusOr<Stream> create(Device device, int cpu_threads,
+                                       Determinism determinism = Determinism::kOff);
   Stream(Stream&&) noexcept;
   Stream& operator=(Stream&&) noexcept;
   ~Stream();
@@ -56,7 +61,7 @@ class Event {
 
 // What the CUDA backend provides; only stream.cc calls it.
 namespace cuda {
-absl::StatusOr<CudaHandle> create_stream(int index);
+absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism);
 void destroy_stream(CudaHandle stream);
 void synchronize(CudaHandle stream);
 CudaHandle create_event();

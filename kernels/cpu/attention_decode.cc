@@ -38,6 +38,8 @@ void decode(const DecodeAttentionArgs& args, ThreadPool& pool) {
 
 }  // namespace
 
+int64_t decode_scratch_bytes(const DecodeScratchShape&) { return 0; }
+
 void decode_attention(const DecodeAttentionArgs& args, ThreadPool& pool) {
   args.q.dtype == DType::kBF16 ? decode<BF16>(args, pool) : decode<float>(args, pool);
 }

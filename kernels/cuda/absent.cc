@@ -27,6 +27,7 @@ void pack_weight(const PackWeightArgs&, CudaHandle) { die_absent("pack_weight");
 void linear(const LinearArgs&, CudaHandle) { die_absent("linear"); }
 void prefill_attention(const PrefillAttentionArgs&, CudaHandle) { die_absent("prefill_attention"); }
 void decode_attention(const DecodeAttentionArgs&, CudaHandle) { die_absent("decode_attention"); }
+int64_t decode_scratch_bytes(const DecodeScratchShape&) { die_absent("decode_scratch_bytes"); }
 int64_t pbs_scratch_bytes(const PbsPlanShape&) { die_absent("pbs_scratch_bytes"); }
 void pbs_order(const PbsOrderArgs&, CudaHandle) { die_absent("pbs_order"); }
 void pbs_select(const PbsSelectArgs&, CudaHandle) { die_absent("pbs_select"); }

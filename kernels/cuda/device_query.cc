@@ -3,16 +3,9 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/core/device.h"
+#include "kernels/cuda/cuda_check.h"
 
 namespace pbserve::kernels::cuda {
-namespace {
-
-absl::Status to_status(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::UnavailableError(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
-}  // namespace
 
 absl::StatusOr<std::vector<Gpu>> list_gpus() {
   int count = 0;
@@ -27,6 +20,10 @@ absl::StatusOr<std::vector<Gpu>> list_gpus() {
   }
   if (gpus.empty()) return absl::UnavailableError("this machine has no GPU");
   return gpus;
+}
+
+std::string_view why_unsupported(int sm_version) {
+  return sm_version == 90 ? "" : "this build's kernels run on Hopper (compute capability 9.0) only";
 }
 
 absl::StatusOr<int64_t> free_bytes(int index) {

@@ -25,7 +25,7 @@ void copy_to_device(void*, const void*, size_t, CudaHandle) { die_absent(); }
 void copy_to_host(void*, const void*, size_t, CudaHandle) { die_absent(); }
 void fill_zero(void*, size_t, CudaHandle) { die_absent(); }
 
-absl::StatusOr<CudaHandle> create_stream(int) { return absent(); }
+absl::StatusOr<CudaHandle> create_stream(int, Determinism) { return absent(); }
 void destroy_stream(CudaHandle) { die_absent(); }
 void synchronize(CudaHandle) { die_absent(); }
 CudaHandle create_event() { die_absent(); }

@@ -39,19 +39,32 @@ struct DecodeAttentionArgs {
   Tensor v_pages;       // [num_pages, Hkv, kPageSize, D]
   Tensor block_tables;  // [B, max_pages] int32
   Tensor context_lens;  // [B] int32, the row's own token included; 0 writes zeros (padding row)
+  Tensor scratch;       // [bytes] uint8, backend-private; empty where none is needed
   float scale;
 };
 
-// On the CPU a row's result equals the one prefill_attention gives for the same position, bitwise.
+struct DecodeScratchShape {
+  int64_t num_rows_max;  // B of the calls that will use it
+  int64_t num_q_heads;
+  int64_t head_dim;
+};
+
+// Bytes of DecodeAttentionArgs.scratch, a multiple of 16. Less of each size needs less of it.
+int64_t decode_scratch_bytes(Device device, const DecodeScratchShape& shape);
+
+// `out` may be q. A row's result is a function of the row and its context; on the CPU it equals the
+// one prefill_attention gives for the same position, bitwise.
 void decode_attention(const DecodeAttentionArgs& args, const Stream& stream);
 
 namespace cpu {
 void prefill_attention(const PrefillAttentionArgs& args, ThreadPool& pool);
 void decode_attention(const DecodeAttentionArgs& args, ThreadPool& pool);
+int64_t decode_scratch_bytes(const DecodeScratchShape& shape);
 }  // namespace cpu
 namespace cuda {
 void prefill_attention(const PrefillAttentionArgs& args, CudaHandle stream);
 void decode_attention(const DecodeAttentionArgs& args, CudaHandle stream);
+int64_t decode_scratch_bytes(const DecodeScratchShape& shape);
 }  // namespace cuda
 
 }  // namespace pbserve::kernels

@@ -110,6 +110,11 @@ void check_args(const DecodeAttentionArgs& args) {
   expect_shape(tables, {rows, size_at(tables, 1)});
   expect_dtype({"decode_attention: context_lens", args.context_lens}, {DType::kI32});
   expect_shape({"decode_attention: context_lens", args.context_lens}, {rows});
+  if (args.scratch.empty()) return;
+  const Operand scratch{"decode_attention: scratch", args.scratch};
+  expect_dtype(scratch, {DType::kU8});
+  expect_shape(scratch, {size_at(scratch, 0)});
+  expect_aligned(scratch, kVectorAlignment);
 }
 
 void check_args(const PbsPlanShape& shape) {

@@ -59,8 +59,17 @@ void prefill_attention(const PrefillAttentionArgs& args, const Stream& stream) {
                    : cpu::prefill_attention(args, stream.pool());
 }
 
+int64_t decode_scratch_bytes(Device device, const DecodeScratchShape& shape) {
+  return device.kind == DeviceKind::kCuda ? cuda::decode_scratch_bytes(shape)
+                                          : cpu::decode_scratch_bytes(shape);
+}
+
 void decode_attention(const DecodeAttentionArgs& args, const Stream& stream) {
   check_args(args);
+  const DecodeScratchShape shape{
+      .num_rows_max = args.q.dim(0), .num_q_heads = args.q.dim(1), .head_dim = args.q.dim(2)};
+  check(args.scratch.numel() >= decode_scratch_bytes(stream.device(), shape),
+        "decode_attention: scratch is too small");
   stream.is_cuda() ? cuda::decode_attention(args, stream.handle())
                    : cpu::decode_attention(args, stream.pool());
 }

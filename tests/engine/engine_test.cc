@@ -127,7 +127,7 @@ TEST(EngineTest, SameTokensAloneInABatchColdWarmAndOverlapped) {
     ASSERT_EQ(alone.back().size(), 24u);
     EXPECT_EQ(completion.usage.cached_tokens, 0);
     const bool pbs = completion.sparse.mode_used == SparseMode::kPbs;
-    EXPECT_EQ(pbs, completion.usage.prompt_tokens >= 8192);
+    EXPECT_EQ(pbs, completion.usage.prompt_tokens >= config.pbs.min_tokens);
     EXPECT_EQ(pbs, completion.sparse.density < 0.9) << completion.sparse.density;
   }
   EXPECT_EQ(run_together(*plain, batch), alone) << "in a batch, warm cache";

@@ -31,7 +31,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, ActivationTest, ::testing::ValuesIn(backends(
 TEST_P(ActivationTest, MatchesTheReference) {
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const auto& [rows, width] :
-         {std::pair<int64_t, int64_t>(1, 1), {2, 17}, {3, 1024}, {67, 509}}) {
+         {std::pair<int64_t, int64_t>(1, 1), {2, 17}, {3, 1024}, {67, 509}, {5, 2056}}) {
       SCOPED_TRACE(testing::Message() << rows << " x " << width << " " << name_of(dtype));
       const HostTensor gate_up = random_tensor(dtype, {rows, 2 * width}, random_);
       EXPECT_TRUE(all_close(reference::silu_mul_ref(gate_up.values(), width), run(gate_up).values(),

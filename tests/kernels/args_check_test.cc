@@ -215,6 +215,7 @@ TEST_F(ArgsCheckDeathTest, DecodeAttention) {
                                  .v_pages = f32({3, 1, kPageSize, 16}),
                                  .block_tables = i32({2, 3}),
                                  .context_lens = i32({2}),
+                                 .scratch = tensor(DType::kU8, {16}),
                                  .scale = 1};
   expect_death(
       good, [&](auto& a) { a.context_lens = i32({3}); }, "context_lens: shape");
@@ -230,6 +231,8 @@ TEST_F(ArgsCheckDeathTest, DecodeAttention) {
         a.v_pages = f32({3, 2, kPageSize, 16});
       },
       "v_pages: shape");
+  expect_death(
+      good, [&](auto& a) { a.scratch = f32({4}); }, "scratch: dtype");
 }
 
 TEST_F(ArgsCheckDeathTest, PbsPrefill) {

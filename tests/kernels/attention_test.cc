@@ -1,32 +1,14 @@
-// Dense attention, prefill and decode: right against the oracle, and the same bits however the work
-// is cut.
-#include "kernels/ops/attention.h"
-
+// Dense prefill: right against the oracle, and the same bits however the work is cut.
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "tests/kernels/attention_case.h"
 
 namespace pbserve::test {
 namespace {
 
-using kernels::from_f32;
 using kernels::PrefillSegment;
-
-// Prefills the rows of `segments`, of q [T, Hq, D]; rows no segment names keep the fill value.
-HostTensor prefill(const AttentionShape& shape, const PagedCache& cache, const Tensor& q,
-                   std::vector<PrefillSegment> segments, int num_threads = 2) {
-  HostTensor out(shape.dtype, {q.dim(0), q.dim(1), q.dim(2)});
-  const Stream stream = cpu_stream(num_threads);
-  prefill_attention({.out = out.view(),
-                     .q = q,
-                     .k_pages = cache.k_pages(),
-                     .v_pages = cache.v_pages(),
-                     .block_tables = cache.block_tables(),
-                     .segments = segments,
-                     .scale = shape.scale()},
-                    stream);
-  return out;
-}
 
 struct OneSequence {
   OneSequence(const AttentionShape& attention_shape, int64_t len, unsigned seed = 1)
@@ -36,6 +18,10 @@ struct OneSequence {
         cache(shape, {&sequence, 1}),
         q(to_tensor(sequence.q, shape.dtype)) {}
 
+  HostTensor prefill(const Stream& stream, const std::vector<PrefillSegment>& segments) const {
+    return run_prefill(shape, DeviceCache(cache, stream), q, segments);
+  }
+
   AttentionShape shape;
   std::mt19937 rng;
   Sequence sequence;
@@ -43,59 +29,49 @@ struct OneSequence {
   HostTensor q;
 };
 
-class AttentionOfShape : public ::testing::TestWithParam<AttentionShape> {};
-
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, AttentionOfShape,
-    ::testing::Values(AttentionShape{1, 1, 64, DType::kF32}, AttentionShape{4, 1, 64, DType::kBF16},
-                      AttentionShape{7, 1, 128, DType::kBF16},
-                      AttentionShape{8, 1, 64, DType::kF32}, AttentionShape{4, 4, 128, DType::kF32},
-                      AttentionShape{6, 2, 64, DType::kBF16}, AttentionShape{3, 3, 16, DType::kF32},
-                      AttentionShape{2, 1, 48, DType::kBF16},
-                      AttentionShape{2, 1, 256, DType::kF32}),
-    [](const auto& test) { return test.param.name(); });
-
-TEST_P(AttentionOfShape, PrefillMatchesTheReference) {
-  for (int32_t len : {1, 2, 127, 128, 129, 255, 256, 257, 311}) {
-    SCOPED_TRACE(len);
-    const OneSequence one(GetParam(), len);
-    const auto out = prefill(one.shape, one.cache, one.q.view(), {{0, len, 0, 0}});
-    const auto expected = reference::attention_ref(one.sequence.q, one.sequence.k, one.sequence.v,
-                                                   0, double(one.shape.scale()));
-    for (int64_t row = 0; row < len; ++row) {
-      for (int64_t h = 0; h < one.shape.num_q_heads; ++h) {
-        ASSERT_TRUE(close_to(expected.at(row, h), out.view(), row, h));
-      }
+// Rows [0, num_rows) of a sequence's prefill.
+::testing::AssertionResult prefill_matches(const OneSequence& one, int64_t num_rows,
+                                           const Tensor& out, const Backend& backend) {
+  const auto expected =
+      reference::attention_ref(rows_of(one.sequence.q, 0, num_rows), one.sequence.k, one.sequence.v,
+                               0, double(one.shape.scale()));
+  for (int64_t row = 0; row < num_rows; ++row) {
+    for (int64_t h = 0; h < one.shape.num_q_heads; ++h) {
+      auto result = close_to(expected.at(row, h), out, row, h, prefill_error(backend));
+      if (!result) return result;
     }
   }
+  return ::testing::AssertionSuccess();
 }
 
-TEST_P(AttentionOfShape, DecodeOfAPositionIsItsPrefillRow) {
-  const int32_t len = 413;
-  const OneSequence one(GetParam(), len);
-  const auto rows = prefill(one.shape, one.cache, one.q.view(), {{0, len, 0, 0}});
-  for (int32_t position : {0, 1, 126, 127, 128, 255, 256, 300, 412}) {
-    SCOPED_TRACE(position);
-    HostTensor lens(DType::kI32, {1});
-    lens.view().as<int32_t>()[0] = position + 1;
-    HostTensor out(one.shape.dtype, {1, one.shape.num_q_heads, one.shape.head_dim});
-    const Stream stream = cpu_stream(2);
-    decode_attention({.out = out.view(),
-                      .q = one.q.view().rows(position, position + 1),
-                      .k_pages = one.cache.k_pages(),
-                      .v_pages = one.cache.v_pages(),
-                      .block_tables = one.cache.block_tables(),
-                      .context_lens = lens.view(),
-                      .scale = one.shape.scale()},
-                     stream);
-    EXPECT_TRUE(same_bits(out.view(), rows.view().rows(position, position + 1)));
+constexpr AttentionShape kShapes[] = {
+    {1, 1, 64, DType::kF32},   {4, 1, 64, DType::kBF16}, {7, 1, 128, DType::kBF16},
+    {8, 1, 64, DType::kF32},   {4, 4, 128, DType::kF32}, {6, 2, 64, DType::kBF16},
+    {3, 3, 16, DType::kF32},   {2, 1, 48, DType::kBF16}, {2, 1, 256, DType::kF32},
+    {2, 2, 128, DType::kBF16},
+};
+
+class PrefillOfShape : public ::testing::TestWithParam<AttentionTestCase> {
+ protected:
+  const AttentionShape& shape() const { return GetParam().shape; }
+  const Backend& backend() const { return GetParam().backend; }
+  Stream stream_ = stream_of(GetParam().backend);
+};
+INSTANTIATE_TEST_SUITE_P(Shapes, PrefillOfShape, ::testing::ValuesIn(attention_cases(kShapes)),
+                         attention_case_name);
+
+TEST_P(PrefillOfShape, MatchesTheReference) {
+  for (int32_t len : {1, 2, 127, 128, 129, 255, 256, 257, 311}) {
+    SCOPED_TRACE(len);
+    const OneSequence one(shape(), len);
+    const auto out = one.prefill(stream_, {{0, len, 0, 0}});
+    ASSERT_TRUE(prefill_matches(one, len, out.view(), backend()));
   }
 }
 
-TEST_P(AttentionOfShape, SlicesGiveTheBitsOfTheWhole) {
+TEST_P(PrefillOfShape, SlicesGiveTheWhole) {
   const int32_t len = 400;
-  const OneSequence one(GetParam(), len);
-  const auto whole = prefill(one.shape, one.cache, one.q.view(), {{0, len, 0, 0}});
+  const OneSequence one(shape(), len);
   std::vector<PrefillSegment> slices;
   int32_t position = 0;
   for (int32_t rows : {1, 5, 121, 2, 130, 13, 128}) {
@@ -103,116 +79,79 @@ TEST_P(AttentionOfShape, SlicesGiveTheBitsOfTheWhole) {
     position += rows;
   }
   ASSERT_EQ(position, len);
-  const auto sliced = prefill(one.shape, one.cache, one.q.view(), slices);
+  const auto sliced = one.prefill(stream_, slices);
+  ASSERT_TRUE(prefill_matches(one, len, sliced.view(), backend()));
+  if (stream_.is_cuda()) return;  // the bits are a promise of the CPU
+  const auto whole = one.prefill(stream_, {{0, len, 0, 0}});
   EXPECT_TRUE(same_bits(whole.view(), sliced.view()));
 }
 
 constexpr AttentionShape kDemo{6, 2, 64, DType::kBF16};
 
-TEST(Attention, KeysAfterTheLastRowAreNotRead) {
+class Prefill : public ::testing::TestWithParam<Backend> {
+ protected:
+  Stream stream_ = stream_of(GetParam());
+};
+INSTANTIATE_TEST_SUITE_P(Backends, Prefill, ::testing::ValuesIn(backends()), backend_name);
+
+TEST_P(Prefill, KeysAfterTheLastRowAreNotRead) {
   OneSequence one(kDemo, 300);
-  const auto expected = prefill(one.shape, one.cache, one.q.view(), {{0, 300, 0, 0}});
+  const auto expected = one.prefill(stream_, {{0, 300, 0, 0}});
   one.cache.poison_keys(0, 200, 300);
-  const auto out = prefill(one.shape, one.cache, one.q.view(), {{0, 200, 0, 0}});
+  const auto out = one.prefill(stream_, {{0, 200, 0, 0}});
+  ASSERT_TRUE(prefill_matches(one, 200, out.view(), GetParam()));
+  if (stream_.is_cuda()) return;
   EXPECT_TRUE(same_bits(out.view().rows(0, 200), expected.view().rows(0, 200)));
 }
 
-TEST(Attention, ResultDoesNotDependOnTheNumberOfThreads) {
+TEST_P(Prefill, IsTheSameTwice) {
   const OneSequence one(kDemo, 700);
-  const auto alone = prefill(one.shape, one.cache, one.q.view(), {{0, 700, 0, 0}}, 1);
-  const auto shared = prefill(one.shape, one.cache, one.q.view(), {{0, 700, 0, 0}}, 3);
-  EXPECT_TRUE(same_bits(alone.view(), shared.view()));
+  const Stream other = stream_of(GetParam(), 3);  // on the CPU with other threads
+  const auto first = one.prefill(stream_, {{0, 700, 0, 0}});
+  const auto second = one.prefill(other, {{0, 700, 0, 0}});
+  EXPECT_TRUE(same_bits(first.view(), second.view()));
 }
 
-TEST(Attention, RowsOutsideEverySegmentAreNotWritten) {
+TEST_P(Prefill, RowsOutsideEverySegmentAreNotWritten) {
   const OneSequence one(kDemo, 64);
-  HostTensor out(kDemo.dtype, {64, 6, 64});
-  std::fill_n(out.view().as<BF16>(), out.view().numel(), from_f32<BF16>(7.f));
-  const PrefillSegment segment{.row_begin = 10, .num_rows = 20, .position = 10, .sequence = 0};
-  prefill_attention({.out = out.view(),
-                     .q = one.q.view(),
-                     .k_pages = one.cache.k_pages(),
-                     .v_pages = one.cache.v_pages(),
-                     .block_tables = one.cache.block_tables(),
-                     .segments = {&segment, 1},
-                     .scale = kDemo.scale()},
-                    cpu_stream(2));
+  const auto out = one.prefill(stream_, {{10, 20, 10, 0}});
   const int64_t width = 6 * 64;
   for (int64_t i = 0; i < out.view().numel(); ++i) {
     const bool inside = i >= 10 * width && i < 30 * width;
-    ASSERT_EQ(value_at(out.view(), i) != 7.f, inside) << i;
+    ASSERT_EQ(value_at(out.view(), i) != kUnwritten, inside) << i;
   }
 }
 
-// A batch of sequences of all kinds of lengths, in an order of rows that is not that of sequences.
-struct Batch {
-  Batch() {
-    std::mt19937 rng(7);
-    for (int64_t len : lens) sequences.push_back(planted_sequence(kDemo, len, rng));
-    cache.emplace_back(kDemo, sequences);
-  }
-
-  std::vector<int64_t> lens = {129, 1, 383, 128, 257};
+// Sequences of all kinds of lengths, in an order of rows that is not that of sequences.
+TEST_P(Prefill, InABatchItGivesTheBitsOfAlone) {
+  std::mt19937 rng(7);
   std::vector<Sequence> sequences;
-  std::vector<PagedCache> cache;
-};
-
-TEST(Attention, PrefillInABatchGivesTheBitsOfAlone) {
-  const Batch batch;
+  for (int64_t len : {129, 1, 383, 128, 257}) {
+    sequences.push_back(planted_sequence(kDemo, len, rng));
+  }
+  const PagedCache cache(kDemo, sequences);
   HostTensor q(kDemo.dtype, {898, 6, 64});
   std::vector<PrefillSegment> segments;
   int32_t row = 898;
-  for (size_t b = 0; b < batch.lens.size(); ++b) {
-    const auto len = static_cast<int32_t>(batch.lens[b]);
+  for (const Sequence& sequence : sequences) {
+    const auto len = static_cast<int32_t>(sequence.q.num_tokens);
     row -= len;
-    segments.push_back({row, len, 0, static_cast<int32_t>(b)});
-    const auto own = to_tensor(batch.sequences[b].q, kDemo.dtype);
+    segments.push_back({row, len, 0, static_cast<int32_t>(segments.size())});
+    const auto own = to_tensor(sequence.q, kDemo.dtype);
     std::copy_n(own.view().as<BF16>(), own.view().numel(),
                 q.view().rows(row, row + len).as<BF16>());
   }
   ASSERT_EQ(row, 0);
-  const auto together = prefill(kDemo, batch.cache[0], q.view(), segments);
+  const auto together = run_prefill(kDemo, DeviceCache(cache, stream_), q, segments);
   for (size_t b = 0; b < segments.size(); ++b) {
     SCOPED_TRACE(b);
-    const PagedCache cache(kDemo, {&batch.sequences[b], 1});
     const PrefillSegment& s = segments[b];
-    const Tensor own_q = q.view().rows(s.row_begin, s.row_begin + s.num_rows);
-    const auto alone = prefill(kDemo, cache, own_q, {{0, s.num_rows, 0, 0}});
+    const PagedCache own_cache(kDemo, {&sequences[b], 1});
+    const std::vector<PrefillSegment> own_segment = {{0, s.num_rows, 0, 0}};
+    const auto alone = run_prefill(kDemo, DeviceCache(own_cache, stream_),
+                                   to_tensor(sequences[b].q, kDemo.dtype), own_segment);
     EXPECT_TRUE(
         same_bits(alone.view(), together.view().rows(s.row_begin, s.row_begin + s.num_rows)));
-  }
-}
-
-TEST(Attention, DecodeInABatchGivesTheBitsOfAloneAndPaddingIsZero) {
-  Batch batch;
-  HostTensor q(kDemo.dtype, {5, 6, 64});
-  HostTensor lens(DType::kI32, {5});
-  HostTensor out(kDemo.dtype, {5, 6, 64});
-  for (int64_t b = 0; b < 5; ++b) {
-    const int64_t len = batch.lens[b];
-    const auto own = to_tensor(rows_of(batch.sequences[b].q, len - 1, len), kDemo.dtype);
-    std::copy_n(own.view().as<BF16>(), own.view().numel(), q.view().rows(b, b + 1).as<BF16>());
-    lens.view().as<int32_t>()[b] = b == 3 ? 0 : static_cast<int32_t>(len);
-  }
-  decode_attention({.out = out.view(),
-                    .q = q.view(),
-                    .k_pages = batch.cache[0].k_pages(),
-                    .v_pages = batch.cache[0].v_pages(),
-                    .block_tables = batch.cache[0].block_tables(),
-                    .context_lens = lens.view(),
-                    .scale = kDemo.scale()},
-                   cpu_stream(2));
-  for (int32_t b = 0; b < 5; ++b) {
-    SCOPED_TRACE(b);
-    const Tensor row = out.view().rows(b, b + 1);
-    if (b == 3) {
-      for (int64_t i = 0; i < row.numel(); ++i) ASSERT_EQ(value_at(row, i), 0.f);
-      continue;
-    }
-    const PagedCache cache(kDemo, {&batch.sequences[b], 1});
-    const auto last = static_cast<int32_t>(batch.lens[b]) - 1;
-    const auto alone = prefill(kDemo, cache, q.view().rows(b, b + 1), {{0, 1, last, 0}});
-    EXPECT_TRUE(same_bits(alone.view(), row));
   }
 }
 

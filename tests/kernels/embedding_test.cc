@@ -55,8 +55,12 @@ TEST_P(EmbeddingTest, GathersRowsExactly) {
 }
 
 TEST_P(EmbeddingTest, AnIndexPicksTheIds) {
-  const HostTensor table = random_tensor(DType::kBF16, {4, 384}, random_);
-  expect_rows(run(table, {3, -7, 1}, {2, 0, 2, 2}, DType::kF32), table, {1, 3, 1, 1});
+  for (const auto& [table_type, y_type] :
+       {std::pair(DType::kBF16, DType::kF32), std::pair(DType::kBF16, DType::kBF16),
+        std::pair(DType::kF32, DType::kF32)}) {
+    const HostTensor table = random_tensor(table_type, {4, 3072}, random_);
+    expect_rows(run(table, {3, -7, 1}, {2, 0, 2, 2}, y_type), table, {1, 3, 1, 1});
+  }
 }
 
 TEST_P(EmbeddingTest, CpuDiesOnAnIdOutsideTheVocabulary) {

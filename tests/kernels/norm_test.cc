@@ -52,6 +52,7 @@ TEST_P(NormTest, AddsThenNorms) {
                                       {5, 384},
                                       {101, 97},
                                       {1, 8192},
+                                      {2, 20'000},
                                       {700, 48}}) {
       SCOPED_TRACE(testing::Message() << rows << " x " << width << " " << name_of(dtype));
       const HostTensor x = random_tensor(dtype, {rows, width}, random_);

@@ -9,8 +9,15 @@
 namespace pbserve::test {
 namespace {
 
-// Every segment's places hold each of its positions once, by descending score; where two scores are
-// closer than float32 can tell, either may come first.
+// Scores closer than this, relative to the larger, are a tie. A logit is a sum of D products of
+// bf16 or float32 values, |q| |k| / sqrt(D) below 16 in total; tensor cores truncate at each 16 of
+// them, so it is off by D / 16 * 16 * 2^-23 < 2e-5 at worst, and so is, relatively, a probability.
+// Of two scores that makes 4e-5; sums of up to 1,024 probabilities, a quarter in one chain, 2 *
+// 2^-24 * 256 more.
+constexpr double kNear = 1e-4;
+
+// Every segment's places hold each of its positions once, by descending score; of ties either may
+// come first.
 void expect_ordered(const PbsCase& pbs) {
   const auto scores = reference::key_scores_ref(pbs.problem());
   const auto order = pbs.kernel_order();
@@ -21,7 +28,7 @@ void expect_ordered(const PbsCase& pbs) {
       for (int64_t i = 1; i < segment; ++i) {
         const double before = scores[h][positions[i - 1]];
         const double after = scores[h][positions[i]];
-        ASSERT_GE(before, after * (1 - 1e-4)) << "head " << h << " place " << base + i;
+        ASSERT_GE(before, after * (1 - kNear)) << "head " << h << " place " << base + i;
       }
       std::sort(positions.begin(), positions.end());
       for (int64_t i = 0; i < segment; ++i) ASSERT_EQ(positions[i], base + i);
@@ -49,22 +56,25 @@ void expect_copied_and_pooled(const PbsCase& pbs) {
   }
 }
 
-class PbsOrderOfShape : public ::testing::TestWithParam<AttentionShape> {};
+constexpr AttentionShape kShapes[] = {
+    {1, 1, 64, DType::kF32},   {4, 1, 64, DType::kBF16}, {7, 1, 64, DType::kF32},
+    {8, 1, 128, DType::kBF16}, {6, 2, 64, DType::kBF16}, {7, 1, 128, DType::kBF16},
+};
 
-INSTANTIATE_TEST_SUITE_P(Shapes, PbsOrderOfShape,
-                         ::testing::Values(AttentionShape{1, 1, 64, DType::kF32},
-                                           AttentionShape{4, 1, 64, DType::kBF16},
-                                           AttentionShape{7, 1, 64, DType::kF32},
-                                           AttentionShape{8, 1, 128, DType::kBF16},
-                                           AttentionShape{6, 2, 64, DType::kBF16}),
-                         [](const auto& test) { return test.param.name(); });
+class PbsOrderOfShape : public ::testing::TestWithParam<AttentionTestCase> {
+ protected:
+  const Stream stream_ = stream_of(GetParam().backend);
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PbsOrderOfShape, ::testing::ValuesIn(attention_cases(kShapes)),
+                         attention_case_name);
 
 TEST_P(PbsOrderOfShape, MatchesTheReference) {
   for (const PbsSpan span : {PbsSpan{0, 255}, PbsSpan{0, 256}, PbsSpan{0, 1023},
                              PbsSpan{1024, 1025}, PbsSpan{1024, 1409}}) {
     for (int32_t segment : {128, 256}) {
       SCOPED_TRACE(testing::Message() << span.begin << ".." << span.end << " S " << segment);
-      PbsCase pbs(GetParam(), span, {.segment = segment});
+      PbsCase pbs(stream_, GetParam().shape, span, {.segment = segment});
       pbs.order();
       expect_ordered(pbs);
       expect_copied_and_pooled(pbs);
@@ -74,7 +84,14 @@ TEST_P(PbsOrderOfShape, MatchesTheReference) {
 
 constexpr AttentionShape kDemo{6, 2, 64, DType::kBF16};
 
-TEST(PbsOrder, EqualScoresKeepTheirPositions) {
+class PbsOrder : public ::testing::TestWithParam<Backend> {
+ protected:
+  const Stream stream_ = stream_of(GetParam());
+};
+
+INSTANTIATE_TEST_SUITE_P(Backends, PbsOrder, ::testing::ValuesIn(backends()), backend_name);
+
+TEST_P(PbsOrder, EqualScoresKeepTheirPositions) {
   std::mt19937 rng(3);
   Sequence sequence = planted_sequence(kDemo, 640, rng);
   for (int64_t t = 0; t < 512; ++t) {  // all keys of the first segment, pairs in the second
@@ -82,7 +99,7 @@ TEST(PbsOrder, EqualScoresKeepTheirPositions) {
     for (int64_t h = 0; h < 2; ++h)
       std::ranges::copy(sequence.k.at(twin, h), sequence.k.at(t, h).begin());
   }
-  PbsCase pbs(kDemo, {512, 640}, {}, sequence);
+  PbsCase pbs(stream_, kDemo, {512, 640}, {}, sequence);
   pbs.order();
   for (const auto& places : pbs.kernel_order()) {
     for (int64_t place = 0; place < 256; ++place) EXPECT_EQ(places[place], place);
@@ -93,11 +110,12 @@ TEST(PbsOrder, EqualScoresKeepTheirPositions) {
   }
 }
 
-TEST(PbsOrder, DoesNotDependOnTheNumberOfThreads) {
-  PbsCase alone(kDemo, {1024, 2040}, {});
-  PbsCase shared(kDemo, {1024, 2040}, {});
-  alone.order(1);
-  shared.order(3);
+TEST_P(PbsOrder, DoesNotDependOnTheNumberOfThreadsNorOnTheRun) {
+  const Stream three_threads = stream_of(GetParam(), 3);
+  PbsCase alone(stream_, kDemo, {1024, 2040}, {});
+  PbsCase shared(three_threads, kDemo, {1024, 2040}, {});
+  alone.order();
+  shared.order();
   EXPECT_EQ(alone.kernel_order(), shared.kernel_order());
   const int64_t ordered = alone.problem().num_ordered() / kPbsBlock;
   for (int64_t h = 0; h < 2; ++h) {
@@ -106,9 +124,9 @@ TEST(PbsOrder, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(PbsOrder, KeysOfTheIncompleteTailAreNotRead) {
-  PbsCase clean(kDemo, {1024, 1400}, {});
-  PbsCase poisoned(kDemo, {1024, 1400}, {});
+TEST_P(PbsOrder, KeysOfTheIncompleteTailAreNotRead) {
+  PbsCase clean(stream_, kDemo, {1024, 1400}, {});
+  PbsCase poisoned(stream_, kDemo, {1024, 1400}, {});
   poisoned.cache().poison_keys(0, 1280, 1400);
   clean.order();
   poisoned.order();
@@ -116,7 +134,7 @@ TEST(PbsOrder, KeysOfTheIncompleteTailAreNotRead) {
 }
 
 // A key that the last queries look for comes first in its segment, wherever it stood.
-TEST(PbsOrder, ThePlantedKeyComesFirst) {
+TEST_P(PbsOrder, ThePlantedKeyComesFirst) {
   std::mt19937 rng(5);
   Sequence sequence = planted_sequence(kDemo, 1024, rng);
   for (int64_t segment = 0; segment < 4; ++segment) {
@@ -132,7 +150,7 @@ TEST(PbsOrder, ThePlantedKeyComesFirst) {
   }
   for (double& x : sequence.k.data)
     x = double(to_f32(kernels::from_f32<BF16>(static_cast<float>(x))));
-  PbsCase pbs(kDemo, {0, 1024}, {}, sequence);
+  PbsCase pbs(stream_, kDemo, {0, 1024}, {}, sequence);
   pbs.order();
   for (const auto& places : pbs.kernel_order()) {
     for (int64_t segment = 0; segment < 4; ++segment) {

@@ -17,7 +17,7 @@ using Matrix = std::vector<Row>;
 
 constexpr size_t kB = 128;  // block
 constexpr double kTau = 0.8;
-constexpr AttentionShape kShape{2, 2, 64, DType::kF32};
+constexpr AttentionShape kShapes[] = {{2, 2, 64, DType::kF32}, {2, 2, 64, DType::kBF16}};
 
 Matrix head_of(const reference::Heads& heads, int64_t head) {
   Matrix rows;
@@ -139,21 +139,34 @@ Published published(const Matrix& q, const Matrix& k, const Matrix& v, size_t se
   return result;
 }
 
-class PbsPublished : public ::testing::TestWithParam<int32_t> {};
+class PbsPublished : public ::testing::TestWithParam<std::tuple<AttentionTestCase, int32_t>> {
+ protected:
+  const AttentionTestCase& attention_case() const { return std::get<0>(GetParam()); }
+  const Stream stream_ = stream_of(attention_case().backend);
+};
 
-INSTANTIATE_TEST_SUITE_P(Lengths, PbsPublished, ::testing::Values(256, 768, 1024));
+INSTANTIATE_TEST_SUITE_P(Lengths, PbsPublished,
+                         ::testing::Combine(::testing::ValuesIn(attention_cases(kShapes)),
+                                            ::testing::Values(256, 768, 1024)),
+                         [](const auto& test) {
+                           const AttentionTestCase& on = std::get<0>(test.param);
+                           return on.backend.name + "_" + on.shape.name() + "_" +
+                                  std::to_string(std::get<int32_t>(test.param));
+                         });
 
 TEST_P(PbsPublished, SameOrderMaskAndOutput) {
+  const AttentionShape& shape = attention_case().shape;
+  const int32_t len = std::get<int32_t>(GetParam());
   for (int32_t segment : {128, 256}) {
     SCOPED_TRACE(segment);
-    PbsCase pbs(kShape, {0, GetParam()},
+    PbsCase pbs(stream_, shape, {0, len},
                 {.segment = segment, .scorer = PbsScorer::kMean, .threshold = float(kTau)}, 12);
     pbs.order();
     pbs.select();
     pbs.prefill();
     const auto order = pbs.kernel_order();
     const auto taken = pbs.kernel_taken();
-    for (int64_t h = 0; h < kShape.num_q_heads; ++h) {
+    for (int64_t h = 0; h < shape.num_q_heads; ++h) {
       const auto& problem = pbs.problem();
       const Published paper = published(head_of(problem.q, h), head_of(problem.k, h),
                                         head_of(problem.v, h), static_cast<size_t>(segment));
@@ -162,7 +175,7 @@ TEST_P(PbsPublished, SameOrderMaskAndOutput) {
       for (size_t place = 0; place < paper.pi.size(); ++place) {
         same_places += order[h][place] == int64_t(paper.pi[place]);
       }
-      EXPECT_GE(same_places * 100, GetParam() * 99);
+      EXPECT_GE(same_places * 100, len * 99);
       int64_t clear = 0;
       for (size_t i = 0; i < paper.mask.size(); ++i) {
         if (!paper.clear_rows[i]) continue;
@@ -171,7 +184,7 @@ TEST_P(PbsPublished, SameOrderMaskAndOutput) {
           ASSERT_EQ(taken[h][i][j], paper.mask[i][j]) << "blocks " << i << ", " << j;
         }
         for (size_t t = i * kB; t < (i + 1) * kB; ++t) {
-          ASSERT_TRUE(close_to(paper.out[t], pbs.out(), int64_t(t), h));
+          ASSERT_TRUE(close_to(paper.out[t], pbs.out(), int64_t(t), h, pbs.arithmetic_error()));
         }
       }
       EXPECT_GE(clear * 10, int64_t(paper.mask.size()) * 9);

@@ -2,13 +2,22 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tests/kernels/pbs_case.h"
 
 namespace pbserve::test {
 namespace {
 
-constexpr double kNear = 1e-5;  // weights and thresholds this close may fall to either side
+// How far a weight may be off, relatively; thresholds and weights that close may fall to either
+// side. In float32 fused chains a logit of a few units is off by less than 5e-6, and a weight, with
+// its normalizer, by twice that. Tensor cores truncate the sum at each 16 products: with logits
+// that are sums of |q| |k| / sqrt(D) of about sqrt(D) in total, stride D / 16 times 2^-23 of that.
+double nearness(const PbsCase& pbs) {
+  if (!pbs.is_cuda() || pbs.problem().params.scorer == PbsScorer::kMean) return 1e-5;
+  const auto dim = static_cast<double>(pbs.shape.head_dim);
+  return 2 * pbs.problem().params.stride * dim / 16 * 0x1p-23 * std::sqrt(dim);
+}
 
 struct Method {
   PbsScorer scorer;
@@ -41,10 +50,10 @@ struct Certainty {
   std::vector<bool> left;
 };
 
-Certainty certainty(const std::vector<double>& weights, const PbsParams& params) {
+Certainty certainty(const std::vector<double>& weights, const PbsParams& params, double near) {
   const bool is_top_p = params.selector == PbsSelector::kTopP;
-  const double few = is_top_p ? params.threshold - kNear : params.threshold + kNear;
-  const double many = is_top_p ? params.threshold + kNear : params.threshold - kNear;
+  const double few = is_top_p ? params.threshold - near : params.threshold + near;
+  const double many = is_top_p ? params.threshold + near : params.threshold - near;
   const auto at_least = reference::choose_ref(weights, params.selector, few);
   const auto at_most = reference::choose_ref(weights, params.selector, many);
   double lightest_taken = 2, heaviest_left = -1;
@@ -54,8 +63,8 @@ Certainty certainty(const std::vector<double>& weights, const PbsParams& params)
   }
   Certainty certain{std::vector<bool>(weights.size()), std::vector<bool>(weights.size())};
   for (size_t j = 0; j < weights.size(); ++j) {
-    certain.taken[j] = at_least[j] && weights[j] > heaviest_left + kNear;
-    certain.left[j] = !at_most[j] && weights[j] < lightest_taken - kNear;
+    certain.taken[j] = at_least[j] && weights[j] > heaviest_left * (1 + near);
+    certain.left[j] = !at_most[j] && weights[j] < lightest_taken * (1 - near);
   }
   return certain;
 }
@@ -74,7 +83,7 @@ void expect_selected(PbsCase& pbs) {
   int64_t attended = 0, uncertain = 0, candidates = 0;
   for (int64_t h = 0; h < pbs.shape.num_q_heads; ++h) {
     for (int64_t block = 0; block < pbs.problem().num_query_blocks(); ++block) {
-      const auto certain = certainty(weights[h][block], pbs.params());
+      const auto certain = certainty(weights[h][block], pbs.params(), nearness(pbs));
       const auto& bits = taken[h][block];
       for (size_t j = 0; j < bits.size(); ++j) {
         const bool has_token_0 =
@@ -100,64 +109,109 @@ void expect_selected(PbsCase& pbs) {
 
 constexpr AttentionShape kDemo{6, 2, 64, DType::kBF16};
 
-class PbsSelectOfMethod : public ::testing::TestWithParam<Method> {};
+constexpr Method kMethods[] = {
+    {PbsScorer::kMean, 8, PbsSelector::kTopP, 0.9f},
+    {PbsScorer::kMean, 8, PbsSelector::kTopP, 0.5f},
+    {PbsScorer::kMean, 8, PbsSelector::kMaxRatio, 0.3f},
+    {PbsScorer::kAntidiagonal, 8, PbsSelector::kTopP, 0.9f},
+    {PbsScorer::kAntidiagonal, 16, PbsSelector::kTopP, 0.7f},
+    {PbsScorer::kAntidiagonal, 8, PbsSelector::kMaxRatio, 0.2f},
+};
 
-INSTANTIATE_TEST_SUITE_P(
-    Methods, PbsSelectOfMethod,
-    ::testing::Values(Method{PbsScorer::kMean, 8, PbsSelector::kTopP, 0.9f},
-                      Method{PbsScorer::kMean, 8, PbsSelector::kTopP, 0.5f},
-                      Method{PbsScorer::kMean, 8, PbsSelector::kMaxRatio, 0.3f},
-                      Method{PbsScorer::kAntidiagonal, 8, PbsSelector::kTopP, 0.9f},
-                      Method{PbsScorer::kAntidiagonal, 16, PbsSelector::kTopP, 0.7f},
-                      Method{PbsScorer::kAntidiagonal, 8, PbsSelector::kMaxRatio, 0.2f}),
-    [](const auto& test) { return name_of(test.param); });
+class PbsSelectOfMethod : public ::testing::TestWithParam<std::tuple<Backend, Method>> {
+ protected:
+  const Backend& backend() const { return std::get<Backend>(GetParam()); }
+  const Method& method() const { return std::get<Method>(GetParam()); }
+  const Stream stream_ = stream_of(backend());
+};
+
+INSTANTIATE_TEST_SUITE_P(Methods, PbsSelectOfMethod,
+                         ::testing::Combine(::testing::ValuesIn(backends()),
+                                            ::testing::ValuesIn(kMethods)),
+                         [](const auto& test) {
+                           return std::get<Backend>(test.param).name + "_" +
+                                  name_of(std::get<Method>(test.param));
+                         });
 
 TEST_P(PbsSelectOfMethod, MatchesTheReference) {
   for (const PbsSpan span : {PbsSpan{0, 1}, PbsSpan{0, 257}, PbsSpan{0, 1023}, PbsSpan{0, 1024},
                              PbsSpan{1024, 1025}, PbsSpan{1024, 1999}}) {
     for (int32_t segment : {128, 256}) {
       SCOPED_TRACE(testing::Message() << span.begin << ".." << span.end << " S " << segment);
-      PbsCase pbs(kDemo, span, GetParam().params(segment));
+      PbsCase pbs(stream_, kDemo, span, method().params(segment));
       expect_selected(pbs);
     }
   }
 }
 
 TEST_P(PbsSelectOfMethod, ARangeOfBlocksGivesTheBitsOfTheWhole) {
-  PbsCase whole(kDemo, {1024, 1999}, GetParam().params());
-  PbsCase parts(kDemo, {1024, 1999}, GetParam().params());
+  const Stream one_thread = stream_of(backend(), 1);
+  PbsCase whole(stream_, kDemo, {1024, 1999}, method().params());
+  PbsCase parts(one_thread, kDemo, {1024, 1999}, method().params());
   whole.order();
   parts.order();
   const int64_t counted = whole.select();
   int64_t counted_in_parts = 0;
   for (int64_t begin : {5, 0, 1}) {
     const int64_t end = begin == 0 ? 1 : begin == 1 ? 5 : 8;
-    counted_in_parts += parts.select(begin, end, begin == 5 ? 3 : 1);
+    counted_in_parts += parts.select(begin, end);
   }
   EXPECT_EQ(counted, counted_in_parts);
   EXPECT_EQ(whole.kernel_taken(), parts.kernel_taken());
 }
 
-class PbsSelectOfShape : public ::testing::TestWithParam<AttentionShape> {};
+// A backend may work off the blocks in batches that its scratch has room for.
+TEST_P(PbsSelectOfMethod, LittleScratchGivesTheBitsOfMuch) {
+  PbsCase much(stream_, kDemo, {1024, 1999}, method().params());
+  PbsCase little(stream_, kDemo, {1024, 1999}, method().params());
+  much.order();
+  little.order();
+  little.limit_scratch(25'000);  // on CUDA two query blocks at stride 8
+  EXPECT_EQ(much.select(), little.select());
+  EXPECT_EQ(much.kernel_taken(), little.kernel_taken());
+}
 
-INSTANTIATE_TEST_SUITE_P(Shapes, PbsSelectOfShape,
-                         ::testing::Values(AttentionShape{1, 1, 64, DType::kF32},
-                                           AttentionShape{4, 1, 128, DType::kF32},
-                                           AttentionShape{7, 1, 64, DType::kBF16},
-                                           AttentionShape{8, 1, 64, DType::kBF16},
-                                           AttentionShape{8, 2, 128, DType::kBF16},
-                                           AttentionShape{4, 4, 64, DType::kF32}),
-                         [](const auto& test) { return test.param.name(); });
+constexpr AttentionShape kShapes[] = {
+    {1, 1, 64, DType::kF32},  {4, 1, 128, DType::kF32},  {7, 1, 64, DType::kBF16},
+    {8, 1, 64, DType::kBF16}, {8, 2, 128, DType::kBF16}, {4, 4, 64, DType::kF32},
+    {2, 2, 64, DType::kBF16},
+};
+
+class PbsSelectOfShape : public ::testing::TestWithParam<AttentionTestCase> {
+ protected:
+  const Stream stream_ = stream_of(GetParam().backend);
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PbsSelectOfShape, ::testing::ValuesIn(attention_cases(kShapes)),
+                         attention_case_name);
 
 TEST_P(PbsSelectOfShape, MatchesTheReference) {
   for (PbsScorer scorer : {PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(GetParam(), {1024, 1411}, {.scorer = scorer, .threshold = 0.8f});
+    PbsCase pbs(stream_, GetParam().shape, {1024, 1411}, {.scorer = scorer, .threshold = 0.8f});
     expect_selected(pbs);
   }
 }
 
+class PbsSelect : public ::testing::TestWithParam<Backend> {
+ protected:
+  const Stream stream_ = stream_of(GetParam());
+};
+
+INSTANTIATE_TEST_SUITE_P(Backends, PbsSelect, ::testing::ValuesIn(backends()), backend_name);
+
+// More key blocks than fit one tile of a GPU's products or one word of the mask, at both strides.
+TEST_P(PbsSelect, ALongContextMatchesTheReference) {
+  constexpr AttentionShape kSmall{2, 1, 64, DType::kBF16};
+  for (int32_t stride : {8, 16}) {
+    PbsCase pbs(stream_, kSmall, {9216, 9417}, {.stride = stride, .threshold = 0.8f});
+    expect_selected(pbs);
+  }
+  PbsCase mean(stream_, kSmall, {9216, 9417}, {.scorer = PbsScorer::kMean, .threshold = 0.8f});
+  expect_selected(mean);
+}
+
 // Also where the first segment carries all the weight that float32 can tell from 1.
-TEST(PbsSelect, ThresholdOfOneTakesEveryBlock) {
+TEST_P(PbsSelect, ThresholdOfOneTakesEveryBlock) {
   std::mt19937 rng(3);
   Sequence sequence = planted_sequence(kDemo, 2048, rng);
   std::ranges::fill(sequence.q.data, 1.0);
@@ -165,15 +219,15 @@ TEST(PbsSelect, ThresholdOfOneTakesEveryBlock) {
     for (int64_t h = 0; h < 2; ++h) std::ranges::fill(sequence.k.at(t, h), 8.0);
   }
   for (PbsScorer scorer : {PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(kDemo, {1024, 1999}, {.scorer = scorer, .threshold = 1.f}, sequence);
+    PbsCase pbs(stream_, kDemo, {1024, 1999}, {.scorer = scorer, .threshold = 1.f}, sequence);
     pbs.order();
     EXPECT_EQ(pbs.select(), num_causal_blocks(pbs.span, 6));
   }
 }
 
 // The smallest threshold leaves the heaviest block, the one with token 0 and the own segment.
-TEST(PbsSelect, TheBlockOfTokenZeroIsAlwaysTaken) {
-  PbsCase pbs(kDemo, {1024, 2048}, {.threshold = 1e-6f});
+TEST_P(PbsSelect, TheBlockOfTokenZeroIsAlwaysTaken) {
+  PbsCase pbs(stream_, kDemo, {1024, 2048}, {.threshold = 1e-6f});
   pbs.order();
   const int64_t counted = pbs.select();
   const auto order = pbs.kernel_order();
@@ -193,7 +247,7 @@ TEST(PbsSelect, TheBlockOfTokenZeroIsAlwaysTaken) {
 }
 
 // Keys that weigh exactly the same: the lower block goes first.
-TEST(PbsSelect, EqualWeightsAreTakenInOrderOfBlocks) {
+TEST_P(PbsSelect, EqualWeightsAreTakenInOrderOfBlocks) {
   std::mt19937 rng(3);
   Sequence sequence = planted_sequence(kDemo, 1280, rng);
   for (int64_t t = 1; t < 1024; ++t) {
@@ -202,7 +256,7 @@ TEST(PbsSelect, EqualWeightsAreTakenInOrderOfBlocks) {
     }
   }
   for (PbsScorer scorer : {PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(kDemo, {1024, 1280}, {.scorer = scorer, .threshold = 0.6f}, sequence);
+    PbsCase pbs(stream_, kDemo, {1024, 1280}, {.scorer = scorer, .threshold = 0.6f}, sequence);
     pbs.order();
     pbs.select();
     const std::vector<bool> expected = {true, true, true, true, true, false, false, false};

@@ -145,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, RopeTest, ::testing::ValuesIn(backends()), ba
 
 TEST_P(RopeTest, RotatesAndAppends) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const int64_t head_dim : {16, 48, 64, 128, 256}) {
+    for (const int64_t head_dim : {16, 48, 64, 128, 256, 512}) {
       for (const bool head_norm : {false, true}) {
         SCOPED_TRACE(testing::Message() << name_of(dtype) << " D " << head_dim << " " << head_norm);
         const Case c{.dtype = dtype,

@@ -101,7 +101,7 @@ const std::vector<SampleRefParams> kFilters = {
 // Exact: the same philox point on the reference's distribution gives the same token, except where
 // the point falls within rounding of a border.
 TEST_P(SampleTest, DrawsTheReferencesToken) {
-  for (const size_t vocab : {1u, 2u, 101u, 5003u}) {
+  for (const size_t vocab : {1u, 2u, 101u, 5003u, 20'008u}) {
     for (size_t f = 0; f < kFilters.size(); ++f) {
       SCOPED_TRACE(testing::Message() << "vocabulary " << vocab << " filter " << f);
       if (vocab <= kFilters[f].banned.size()) continue;
@@ -182,8 +182,47 @@ TEST_P(SampleTest, UnusualLogits) {
     EXPECT_EQ(run_one({{nan, -inf, nan}, params}), kernels::kNoToken);
     EXPECT_EQ(run_one({{-1e38f, 3e38f}, params}), 1);
   }
+  const SampleRefParams greedy{.temperature = 0};
+  EXPECT_EQ(run_one({{-1.f, -0.f, 0.f, -0.f}, greedy}), 1);
+  EXPECT_EQ(run_one({{-1.f, 0.f, -0.f}, {.temperature = 1, .top_k = 1}}), 1);
   const SampleRefParams both{.temperature = 0, .banned = {0}};
   EXPECT_EQ(run_one({{5.f}, both}), kernels::kNoToken);
+}
+
+// Logits that repeat: the cuts of top-k and top-p fall between equal ones, at an id.
+TEST_P(SampleTest, FiltersCutEqualLogitsById) {
+  std::vector<float> coarse = random_logits(6004);
+  for (float& logit : coarse) logit = std::round(logit * 2) / 2;
+  for (const std::vector<float>& logits : {coarse, std::vector<float>(6004, -3.f)}) {
+    for (const int64_t top_k : {0, 1, 30, 1000, 6003}) {
+      const SampleRefParams params{.top_k = top_k, .top_p = top_k == 1000 ? 1 : 0.7};
+      const std::vector<double> p = reference::sample_ref(logits, params);
+      std::vector<Row> rows;
+      for (int32_t i = 0; i < 60; ++i) rows.push_back({logits, params, 3, i});
+      const std::vector<int32_t> tokens = run(rows, stream_);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const double point =
+            std::ldexp(static_cast<double>(kernels::philox_bits(3, static_cast<uint32_t>(i))), -64);
+        EXPECT_TRUE(tokens[i] == reference::draw_ref(p, point - 1e-6) ||
+                    tokens[i] == reference::draw_ref(p, point + 1e-6))
+            << tokens[i] << " row " << i << " top_k " << top_k;
+      }
+    }
+  }
+}
+
+// The vocabularies of real models, whose rows a GPU block reads in many pieces.
+TEST_P(SampleTest, GpuDrawsTheCpusTokens) {
+  if (!stream_.is_cuda()) GTEST_SKIP() << "compares a GPU with the CPU";
+  const kernels::Stream cpu = stream_of({.name = "cpu", .device = {}});
+  for (const size_t vocab : {32'003u, 128'256u, 262'144u}) {
+    std::vector<Row> rows;
+    for (size_t i = 0; i < 2 * kFilters.size(); ++i) {
+      rows.push_back({random_logits(vocab, i % 2 == 0 ? 1.f : 3.f), kFilters[i / 2], 77 + i,
+                      static_cast<int32_t>(i)});
+    }
+    EXPECT_EQ(run(rows, stream_), run(rows, cpu)) << vocab;
+  }
 }
 
 TEST_P(SampleTest, ARowDoesNotDependOnItsCompany) {

@@ -70,6 +70,10 @@ class Runner {
     ids_ = workspace.take(DType::kI32, {rows_max});
     positions_ = workspace.take(DType::kI32, {rows_max});
     slots_ = workspace.take(DType::kI64, {rows_max});
+    const int64_t decode_bytes = kernels::decode_scratch_bytes(
+        stream_.device(),
+        {.num_rows_max = 1, .num_q_heads = config_.num_q_heads, .head_dim = head_dim});
+    decode_scratch_ = workspace.take(DType::kU8, {decode_bytes});
     pages_.resize(static_cast<size_t>(config_.num_layers));
     for (models::KvPages& pages : pages_) {
       pages.k = workspace.take(dtype, {num_pages, config_.num_kv_heads, kPageSize, head_dim});
@@ -115,6 +119,7 @@ class Runner {
                                .v_pages = pages.v,
                                .block_tables = block_tables(),
                                .context_lens = Tensor(&context_len, DType::kI32, {1}),
+                               .scratch = decode_scratch_,
                                .scale = model_.attention_scale()},
                               stream_);
   }
@@ -126,7 +131,7 @@ class Runner {
   std::vector<int32_t> block_table_;
   models::LayerScratch scratch_;
   std::vector<models::KvPages> pages_;
-  Tensor hidden_, q_, attended_, ids_, positions_, slots_;
+  Tensor hidden_, q_, attended_, ids_, positions_, slots_, decode_scratch_;
 };
 
 }  // namespace

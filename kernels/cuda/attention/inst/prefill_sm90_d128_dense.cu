@@ -1,0 +1,7 @@
+#include "kernels/cuda/attention/prefill_sm90.cuh"
+
+namespace pbserve::kernels::cuda {
+
+template void launch_prefill_sm90<128, false>(const PrefillParams&, int, cudaStream_t);
+
+}  // namespace pbserve::kernels::cuda

@@ -1,0 +1,120 @@
+// prefill_attention and pbs_prefill: from Args to the kernel's parameters and its instantiation.
+#include <algorithm>
+#include <numbers>
+#include <vector>
+
+#include "kernels/core/bits.h"
+#include "kernels/cuda/attention/prefill_sm90.h"
+#include "kernels/cuda/stream_state.h"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/pbs.h"
+
+namespace pbserve::kernels::cuda {
+namespace {
+
+constexpr int kBlockM = 128;
+
+// Keys and values that a section's heads read should fit into half of the L2 cache (60 MB), so that
+// blocks which start a moment later still find them there.
+int heads_per_section(int64_t kv_len, int num_q_heads, int num_kv_heads, int64_t head_dim) {
+  constexpr int64_t kSectionBytes = 32 << 20;
+  const int64_t head_bytes = kv_len * head_dim * 2 * static_cast<int64_t>(sizeof(BF16));
+  int kv_heads = num_kv_heads;
+  while (kv_heads > 1 && (num_kv_heads % kv_heads != 0 || kv_heads * head_bytes > kSectionBytes)) {
+    --kv_heads;
+  }
+  return kv_heads * (num_q_heads / num_kv_heads);
+}
+
+PrefillParams common_params(const Tensor& out, const Tensor& q, const Tensor& k_pages,
+                            const Tensor& v_pages, float scale, const StreamState& state) {
+  check(q.dtype == DType::kBF16, "prefill on the GPU: bfloat16 only");
+  const int64_t page_rows = k_pages.dim(0) * k_pages.dim(1) * k_pages.dim(2);
+  PrefillParams params{};
+  params.q_map = make_head_map(q, kBlockM);
+  params.k_map = make_row_map(k_pages.data, page_rows, q.dim(2), kPageSize);
+  params.v_map = make_row_map(v_pages.data, page_rows, q.dim(2), kPageSize);
+  params.out = reinterpret_cast<__nv_bfloat16*>(out.as<BF16>());
+  params.tile_counter = state.counters;
+  params.num_q_heads = static_cast<int32_t>(q.dim(1));
+  params.num_kv_heads = static_cast<int32_t>(k_pages.dim(1));
+  params.scale_log2 = scale * std::numbers::log2e_v<float>;
+  return params;
+}
+
+void add_part(PrefillParams& params, const PrefillSegment& segment, int64_t head_dim) {
+  const auto row_tiles = static_cast<int32_t>(ceil_div<int64_t>(segment.num_rows, kBlockM));
+  params.parts[params.num_parts++] = {
+      .row_begin = segment.row_begin,
+      .num_rows = segment.num_rows,
+      .position = segment.position,
+      .sequence = segment.sequence,
+      .tile_begin = params.num_tiles,
+      .num_row_tiles = row_tiles,
+      .heads_per_section = heads_per_section(segment.position + segment.num_rows,
+                                             params.num_q_heads, params.num_kv_heads, head_dim)};
+  params.num_tiles += row_tiles * params.num_q_heads;
+}
+
+template <bool kIsSparse>
+void launch(const PrefillParams& params, int64_t head_dim, const StreamState& state) {
+  switch (head_dim) {
+    case 64:
+      return launch_prefill_sm90<64, kIsSparse>(params, state.num_sms, state.stream);
+    case 128:
+      return launch_prefill_sm90<128, kIsSparse>(params, state.num_sms, state.stream);
+    default:
+      die("prefill on the GPU: head_dim must be 64 or 128");
+  }
+}
+
+}  // namespace
+
+void prefill_attention(const PrefillAttentionArgs& args, CudaHandle stream) {
+  const StreamState& state = state_of(stream);
+  PrefillParams params =
+      common_params(args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
+  params.block_tables = args.block_tables.as<int32_t>();
+  params.max_pages = static_cast<int32_t>(args.block_tables.dim(1));
+  const int64_t head_dim = args.q.dim(2);
+  std::vector<PrefillSegment> segments(args.segments.begin(), args.segments.end());
+  std::ranges::sort(segments, std::greater(), [](const PrefillSegment& segment) {
+    return segment.position + segment.num_rows;  // the longest tiles first
+  });
+  for (const PrefillSegment& segment : segments) {
+    add_part(params, segment, head_dim);
+    if (params.num_parts < kMaxPrefillSegments) continue;
+    launch<false>(params, head_dim, state);
+    params.num_parts = params.num_tiles = 0;
+  }
+  if (params.num_parts > 0) launch<false>(params, head_dim, state);
+}
+
+void pbs_prefill(const PbsPrefillArgs& args, CudaHandle stream) {
+  const StreamState& state = state_of(stream);
+  PrefillParams params =
+      common_params(args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
+  const PbsPlan& plan = args.plan;
+  const int64_t permuted_rows = plan.k.dim(0) * plan.k.dim(1);
+  params.k_permuted_map = make_row_map(plan.k.data, permuted_rows, plan.k.dim(2), kPbsBlock);
+  params.v_permuted_map = make_row_map(plan.v.data, permuted_rows, plan.k.dim(2), kPbsBlock);
+  params.mask = plan.mask.as<uint32_t>();
+  params.mask_head_stride = plan.mask.stride[0];
+  params.mask_block_stride = plan.mask.stride[1];
+  params.permuted_len = static_cast<int32_t>(plan.k.dim(1));
+  params.segment_blocks = args.segment / kPbsBlock;
+  params.first_block = args.block_begin;
+  params.block_tables = args.block_table.as<int32_t>();
+  const int32_t row_begin = args.block_begin * kPbsBlock;
+  const int32_t row_end = std::min(args.block_end * kPbsBlock, args.span.num_rows());
+  add_part(params,
+           {.row_begin = row_begin,
+            .num_rows = row_end - row_begin,
+            .position = args.span.begin + row_begin,
+            .sequence = 0},
+           args.q.dim(2));
+  launch<true>(params, args.q.dim(2), state);
+}
+
+}  // namespace pbserve::kernels::cuda

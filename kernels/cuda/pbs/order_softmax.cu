@@ -1,0 +1,142 @@
+// Pass one of pbs_order: the softmax of every proxy query over all keys of complete segments, as
+// the logarithm of its sum. Keys are cut into chunks whose length depends on their number alone;
+// the chunks' partial results are combined in the order of the chunks.
+
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/pbs/order_params.h"
+#include "kernels/cuda/pbs/row_tiles.cuh"
+
+namespace pbserve::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kBlockRows = kThreads / 32 * kWarpRows;
+constexpr int kCombineThreads = 128;
+
+template <int kDim>
+constexpr int kSharedBytes = (kBlockRows + kTileStages * kTileRows) * kDim * 2;
+
+// Of the 32 rows of a warp a thread sees 4: l / 4, 8, 16 and 24 further. Each keeps a state of the
+// columns that this thread holds; lanes meet at the end only.
+__device__ __forceinline__ void step(SoftmaxState (&states)[2][2], const float (&products)[2][4][4],
+                                     float scale_log2) {
+#pragma unroll
+  for (int m = 0; m < 2; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      SoftmaxState& state = states[m][half];
+      float top = products[m][0][2 * half];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        top = fmaxf(top, fmaxf(products[m][n][2 * half], products[m][n][2 * half + 1]));
+      }
+      top = fmaxf(state.top, top * scale_log2);
+      float sum = state.sum * fast_exp2(state.top - top);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        sum += fast_exp2(fmaf(products[m][n][2 * half], scale_log2, -top));
+        sum += fast_exp2(fmaf(products[m][n][2 * half + 1], scale_log2, -top));
+      }
+      state = {top, sum};
+    }
+  }
+}
+
+// Block (chunk, rows, KV head): the partial softmax of 256 rows over a chunk of the keys.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 2)
+    proxy_softmax_kernel(const __grid_constant__ OrderParams p) {
+  extern __shared__ __align__(256) uint8_t shared[];
+  const uint32_t rows_tile = shared_address(shared);
+  const uint32_t stages = rows_tile + kBlockRows * kDim * 2;
+  const int lane = threadIdx.x % 32;
+  const int warp_row = threadIdx.x / 32 * kWarpRows;
+  const int first_row = blockIdx.y * kBlockRows;
+  const int kv_head = blockIdx.z;
+  const int key_begin = blockIdx.x * p.chunk_len;
+  const int key_end = min(key_begin + p.chunk_len, p.num_keys);
+  const bool has_rows = first_row + warp_row < p.num_rows;
+
+  copy_proxies<kDim>(rows_tile, first_row, kBlockRows, kv_head, p);
+  copy_keys<kDim>(stages, key_begin, kTileRows, kv_head, p);
+  cp_async_commit();
+  cp_async_wait<0>();
+  __syncthreads();
+  WarpRows<kDim> rows;
+  rows.load(rows_tile, warp_row, lane);
+
+  SoftmaxState states[2][2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) states[i / 2][i % 2] = SoftmaxState::none();
+  stream_tiles<kDim>(
+      stages, (key_end - key_begin) / kTileRows,
+      [&](int idx, uint32_t tile) {
+        copy_keys<kDim>(tile, key_begin + idx * kTileRows, kTileRows, kv_head, p);
+      },
+      [&](int, uint32_t tile) {
+        if (!has_rows) return;
+#pragma unroll 1
+        for (int column = 0; column < kTileRows; column += 32) {
+          float products[2][4][4];
+          multiply<kDim>(products, rows, b_lane_address<kDim>(tile, column, lane));
+          step(states, products, p.scale_log2);
+        }
+      });
+
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    SoftmaxState state = states[i / 2][i % 2];
+    for (int distance = 1; distance < 4; distance *= 2) {
+      state = merged(state, {__shfl_xor_sync(0xffffffffu, state.top, distance),
+                             __shfl_xor_sync(0xffffffffu, state.sum, distance)});
+    }
+    const int row = first_row + warp_row + i * 8 + lane / 4;
+    if (lane % 4 == 0 && row < p.num_rows) {
+      const int64_t chunk = int64_t{kv_head} * p.num_chunks + blockIdx.x;
+      p.partials[chunk * p.num_rows + row] = {state.top, state.sum};
+    }
+  }
+}
+
+// A thread per row of each KV head, padding included.
+__global__ void combine_chunks_kernel(const __grid_constant__ OrderParams p) {
+  const int row = blockIdx.x * kCombineThreads + threadIdx.x;
+  const int kv_head = blockIdx.y;
+  if (row >= p.num_padded_rows) return;
+  float log_mass = __int_as_float(0x7f800000);  // a padding row gives every key the weight 0
+  if (row < p.num_rows) {
+    const float2* partials = p.partials + int64_t{kv_head} * p.num_chunks * p.num_rows + row;
+    SoftmaxState state = SoftmaxState::none();
+#pragma unroll 8
+    for (int chunk = 0; chunk < p.num_chunks; ++chunk) {
+      const float2 partial = partials[int64_t{chunk} * p.num_rows];
+      state = merged(state, {partial.x, partial.y});
+    }
+    log_mass = state.top + log2f(state.sum * static_cast<float>(p.num_rows));
+  }
+  p.log_masses[int64_t{kv_head} * p.num_padded_rows + row] = log_mass;
+}
+
+}  // namespace
+
+template <int kDim>
+void proxy_softmax(const OrderParams& params, cudaStream_t stream) {
+  const auto kernel = proxy_softmax_kernel<kDim>;
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kDim>),
+      "pbs_order: shared memory");
+  const dim3 grid(params.num_chunks, (params.num_rows + kBlockRows - 1) / kBlockRows,
+                  params.num_kv_heads);
+  kernel<<<grid, kThreads, kSharedBytes<kDim>, stream>>>(params);
+  check_launch("pbs_order");
+  const dim3 combine_grid((params.num_padded_rows + kCombineThreads - 1) / kCombineThreads,
+                          params.num_kv_heads);
+  combine_chunks_kernel<<<combine_grid, kCombineThreads, 0, stream>>>(params);
+  check_launch("pbs_order");
+}
+
+template void proxy_softmax<64>(const OrderParams&, cudaStream_t);
+template void proxy_softmax<128>(const OrderParams&, cudaStream_t);
+
+}  // namespace pbserve::kernels::cuda
