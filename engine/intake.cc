@@ -175,8 +175,8 @@ absl::Status Intake::fill_stop_ids(const StopRules& stop, SequenceSpec& spec) co
                          defaults_.eos_token_ids.end());
   }
   std::ranges::sort(spec.stop_ids);
-  const auto repeated = std::ranges::unique(spec.stop_ids);
-  spec.stop_ids.erase(repeated.begin(), repeated.end());
+  // Not ranges::unique: Clang 14, the fuzzers' compiler, cannot compile its subrange.
+  spec.stop_ids.erase(std::unique(spec.stop_ids.begin(), spec.stop_ids.end()), spec.stop_ids.end());
   return require_at_most("stop_token_ids, with the model's ends of text,", "ids",
                          spec.stop_ids.size(), kernels::kMaxBannedIds);
 }

@@ -66,10 +66,11 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
       cache_bytes(config, shape.page_bytes(), context_pages, device, free_bytes - workspace);
   const int64_t pages = std::max<int64_t>(bytes, 0) / shape.page_bytes();
   if (pages < 1 || (!automatic && pages < context_pages)) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "a context of ", wanted, " tokens needs ", context_pages * shape.page_bytes(),
-        " bytes of KV cache and ", workspace, " of workspace; the cache has ", bytes, " bytes of ",
-        free_bytes, " free ones: lower --max-model-len or raise --kv-cache-memory-bytes"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a context of ", wanted, " tokens needs ", context_pages * shape.page_bytes(),
+                     " bytes of KV cache and ", workspace, " of workspace; the cache has ",
+                     std::max<int64_t>(bytes, 0), " bytes of ", std::max<int64_t>(free_bytes, 0),
+                     " free ones: lower --max-model-len or raise --kv-cache-memory-bytes"));
   }
   MemoryPlan plan;
   plan.num_pages = pages;

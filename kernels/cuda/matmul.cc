@@ -241,6 +241,10 @@ void Matmul::run(const LinearArgs& args, cudaStream_t stream) {
   const Plan& plan = impl_->plan_of(args);
   impl_->set_rows(plan, args.x.dim(0), args);
   if (!args.bias.empty()) {
+    // For other rows cuBLASLt has but algorithms that round the product before they add the bias.
+    check(alignment_of(args.x, args.weight.num_in) == 16 &&
+              alignment_of(args.y, args.weight.num_out) == 16,
+          "linear with a bias on the GPU: rows of whole 16-byte vectors");
     const Tensor bias(impl_->bias_slot(), args.y.dtype, {args.bias.dim(0)});
     check(static_cast<size_t>(bias.numel()) * size_of(bias.dtype) <= kBiasBytes, "linear: bias");
     round_bias(bias, args.bias, stream);

@@ -31,7 +31,8 @@ struct LinearArgs {
   Tensor y;             // [T, N]: x's dtype, or float32
   Tensor x;             // [T, K]
   LinearWeight weight;  // x's dtype
-  Tensor bias;          // [N] float32, or empty; a GPU rounds it to y's dtype first
+  Tensor bias;          // [N] float32, or empty; a GPU rounds it to y's dtype first, and wants
+                        // rows of x and y of whole 16-byte vectors with it
 };
 
 // Every output element is one float32 sum over k in ascending order, whatever T is: a row's result
