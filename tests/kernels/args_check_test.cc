@@ -302,13 +302,5 @@ TEST_F(ArgsCheckDeathTest, PbsPlanOfItsShapePasses) {
       shape, [](auto& s) { s.num_q_heads = 3; }, "not a multiple of key heads");
 }
 
-TEST_F(ArgsCheckDeathTest, AnAbsentBackendNamesTheOperation) {
-  if (choose_device("cuda").ok()) GTEST_SKIP() << "this build has CUDA kernels";
-  EXPECT_DEATH(cuda::rms_norm(norm(), nullptr), "rms_norm: this build has no CUDA kernels");
-  EXPECT_DEATH(cuda::linear(linear_args(), nullptr), "linear: this build has no CUDA kernels");
-  EXPECT_EQ(Stream::create({.kind = DeviceKind::kCuda}, 1).status().code(),
-            absl::StatusCode::kUnavailable);
-}
-
 }  // namespace
 }  // namespace pbserve::test

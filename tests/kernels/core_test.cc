@@ -171,6 +171,8 @@ TEST(ChooseDevice, AutoSaysWhyItTookTheCpu) {
     EXPECT_EQ(choice->device.kind, DeviceKind::kCpu);
     EXPECT_EQ(choice->reason, gpu.status().message());
     EXPECT_FALSE(choice->reason.empty());
+    EXPECT_EQ(Stream::create({.kind = DeviceKind::kCuda}, 1).status().code(),
+              absl::StatusCode::kUnavailable);
   }
 }
 
