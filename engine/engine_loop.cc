@@ -130,6 +130,7 @@ EngineLoad EngineLoop::load() const {
 // ---- engine thread ----
 
 void EngineLoop::run() {
+  runner_.bind_thread();
   bool worked = false;
   while (receive(/*may_sleep=*/!worked)) worked = take_turn();
   while (runner_.num_in_flight() > 0) commit(runner_.collect());

@@ -200,8 +200,8 @@ LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& seq
   SlicePacer& pacer = pacers_[static_cast<size_t>(*plan.slice)];
   pacer.begin_slice(plan.slice_ms);
   do {
-    job.run_item(pacer.begin_item(job.next_pass()), context_);
-    pacer.end_item();
+    const int64_t rows = pacer.begin_item(job.next_pass());
+    pacer.end_item(job.run_item(rows, context_));
   } while (!job.done() && pacer.fits(job.next_pass()));
   LaunchReport report{.finished_lane = std::nullopt, .lane_fraction = job.fraction()};
   if (job.done()) {

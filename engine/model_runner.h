@@ -40,6 +40,9 @@ class ModelRunner {
   static size_t workspace_bytes(const RunnerLimits& limits, const models::ModelConfig& config,
                                 kernels::DType dtype, kernels::Device device);
 
+  // The engine's thread, before its first launch.
+  void bind_thread() const { context_.stream.bind_thread(); }
+
   // Queues a step on the device: the decode rows, then the slice. REQUIRES: num_in_flight() below
   // kStepsInFlight.
   LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences);

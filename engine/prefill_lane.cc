@@ -76,17 +76,22 @@ void PrefillLane::load(const std::vector<PrefillSpan>& spans, const SequenceMap&
   row_ = 0;
 }
 
-void PrefillLane::run_item(int64_t rows, const ForwardContext& context) {
+int64_t PrefillLane::run_item(int64_t rows, const ForwardContext& context) {
   check(!idle() && !done(), "no item left to run");
   const int64_t end = std::min(row_ + rows, num_rows_);
+  const int64_t begin = row_;
   switch (pass_) {
     case PrefillPass::kProject:
-      return project(end, context);
+      project(end, context);
+      return end - begin;
     case PrefillPass::kOrder:
-      return order(context);
+      order(context);
+      return rows;
     case PrefillPass::kAttend:
-      return attend(end, context);
+      attend(end, context);
+      return end - begin;
   }
+  return 0;
 }
 
 void PrefillLane::project(int64_t end, const ForwardContext& context) {

@@ -55,8 +55,9 @@ class PrefillLane {
 
   PrefillPass next_pass() const { return pass_; }
 
-  // Launches the next item: at most `rows` rows (a multiple of the block). REQUIRES: not done.
-  void run_item(int64_t rows, const ForwardContext& context);
+  // Launches the next item: at most `rows` rows (a multiple of the block). The order pass is one
+  // item, counted as `rows`. Returns the rows of the item. REQUIRES: not done.
+  int64_t run_item(int64_t rows, const ForwardContext& context);
 
   // Hidden states [rows_max, C], and the spans whose last row gives logits, with that row.
   kernels::Tensor hidden() const { return buffers_.hidden; }

@@ -32,8 +32,9 @@ int64_t SlicePacer::begin_item(PrefillPass pass) {
   return pace(pass).rows;
 }
 
-void SlicePacer::end_item() {
+void SlicePacer::end_item(int64_t num_rows) {
   Item& launched = item(num_items_);
+  launched.num_rows = num_rows;
   Item& before = item(num_items_ + 1);
   launched.end.record(stream_);
   ++num_items_;
@@ -54,18 +55,22 @@ void SlicePacer::measure(Item& item) {
   item.is_in_flight = false;
   const double item_ms = item.end.ms_since(item.begin);
   if (item.slice == slice_) spent_ms_ += item_ms;
-  learn(pace(item.pass), item_ms);
+  learn(pace(item.pass), item.num_rows, item_ms);
 }
 
-// An item between 1/8 and 1/4 of the slice wastes little of it and keeps the operations large.
-void SlicePacer::learn(Pace& pace, double item_ms) {
-  const int64_t rows = pace.rows;
-  if (item_ms > slice_ms_ / 4) {
-    pace.rows = std::max<int64_t>(rows / 2, kPbsBlock);
-  } else if (item_ms < slice_ms_ / 8) {
-    pace.rows = std::min(rows * 2, rows_max_);
+// An item between 1/8 and 1/4 of the slice wastes little of it and keeps the operations large. The
+// rest of a job, shorter than an item, says little of what a whole one takes.
+void SlicePacer::learn(Pace& pace, int64_t num_rows, double item_ms) {
+  const bool is_rest = 2 * num_rows < pace.rows;
+  if (is_rest && pace.item_ms > 0) return;
+  const double row_ms = item_ms / static_cast<double>(num_rows);
+  const double whole_ms = row_ms * static_cast<double>(pace.rows);
+  if (whole_ms > slice_ms_ / 4) {
+    pace.rows = std::max<int64_t>(pace.rows / 2, kPbsBlock);
+  } else if (whole_ms < slice_ms_ / 8) {
+    pace.rows = std::min(pace.rows * 2, rows_max_);
   }
-  pace.item_ms = item_ms * static_cast<double>(pace.rows) / static_cast<double>(rows);
+  pace.item_ms = row_ms * static_cast<double>(pace.rows);
 }
 
 }  // namespace pbserve::engine

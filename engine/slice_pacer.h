@@ -19,10 +19,10 @@ class SlicePacer {
 
   void begin_slice(double slice_ms);
 
-  // Around the launch of an item: how many rows it may have; then waits until the item before it
-  // has run.
+  // Around the launch of an item: how many rows it may have; how many it had. The second waits
+  // until the item before it has run.
   int64_t begin_item(PrefillPass pass);
-  void end_item();
+  void end_item(int64_t num_rows);
 
   // Whether an item of this pass still fits into the slice.
   bool fits(PrefillPass next) const;
@@ -36,13 +36,14 @@ class SlicePacer {
     kernels::Event begin;
     kernels::Event end;
     PrefillPass pass = PrefillPass::kProject;
+    int64_t num_rows = 0;
     int64_t slice = 0;
     bool is_in_flight = false;  // launched and not measured
   };
 
   void measure(Item& item);
   Item& item(int64_t number) { return items_[static_cast<size_t>(number % 2)]; }
-  void learn(Pace& pace, double item_ms);
+  void learn(Pace& pace, int64_t num_rows, double item_ms);
   Pace& pace(PrefillPass pass) { return paces_[static_cast<size_t>(pass)]; }
   double item_ms(PrefillPass pass) const { return paces_[static_cast<size_t>(pass)].item_ms; }
 

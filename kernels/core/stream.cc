@@ -35,6 +35,10 @@ void Stream::synchronize() const {
   if (is_cuda()) cuda::synchronize(handle_);
 }
 
+void Stream::bind_thread() const {
+  if (is_cuda()) cuda::bind_thread(handle_);
+}
+
 Event::Event(const Stream& stream) : handle_(stream.is_cuda() ? cuda::create_event() : nullptr) {}
 
 Event::Event(Event&& other) noexcept
@@ -42,7 +46,7 @@ Event::Event(Event&& other) noexcept
 
 Event& Event::operator=(Event&& other) noexcept {
   std::swap(handle_, other.handle_);
-  time_ = other.time_;
+  std::swap(time_, other.time_);
   return *this;
 }
 

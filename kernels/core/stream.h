@@ -31,6 +31,10 @@ class Stream {
 
   void synchronize() const;
 
+  // Makes the stream's GPU the current one of the calling thread. Every thread but the one that
+  // made the stream does so before it uses it.
+  void bind_thread() const;
+
  private:
   Stream() = default;
 
@@ -64,6 +68,7 @@ namespace cuda {
 absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism);
 void destroy_stream(CudaHandle stream);
 void synchronize(CudaHandle stream);
+void bind_thread(CudaHandle stream);
 CudaHandle create_event();
 void destroy_event(CudaHandle event);
 void record_event(CudaHandle event, CudaHandle stream);

@@ -22,10 +22,10 @@ void release(int, std::byte* memory) { cudaFree(memory); }
 
 absl::StatusOr<std::byte*> allocate_pinned(size_t num_bytes) {
   void* memory = nullptr;
-  RETURN_IF_ERROR(
-      to_status(cudaHostAlloc(&memory, num_bytes, cudaHostAllocDefault),
-                "allocation of " + std::to_string(num_bytes) + " bytes of pinned memory"));
-  return static_cast<std::byte*>(memory);
+  const cudaError_t error = cudaHostAlloc(&memory, num_bytes, cudaHostAllocDefault);
+  if (error == cudaSuccess) return static_cast<std::byte*>(memory);
+  cudaGetLastError();  // as above
+  return to_status(error, "allocation of " + std::to_string(num_bytes) + " bytes of pinned memory");
 }
 
 void release_pinned(std::byte* memory) { cudaFreeHost(memory); }

@@ -28,6 +28,7 @@ void fill_zero(void*, size_t, CudaHandle) { die_absent(); }
 absl::StatusOr<CudaHandle> create_stream(int, Determinism) { return absent(); }
 void destroy_stream(CudaHandle) { die_absent(); }
 void synchronize(CudaHandle) { die_absent(); }
+void bind_thread(CudaHandle) { die_absent(); }
 CudaHandle create_event() { die_absent(); }
 void destroy_event(CudaHandle) { die_absent(); }
 void record_event(CudaHandle, CudaHandle) { die_absent(); }

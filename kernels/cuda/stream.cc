@@ -24,7 +24,6 @@ absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism) {
   RETURN_IF_ERROR(to_status(cudaSetDevice(index), "GPU selection"));
   auto state = std::make_unique<StreamState>();
   state->device_index = index;
-  state->deterministic = determinism == Determinism::kOn;
   RETURN_IF_ERROR(to_status(
       cudaDeviceGetAttribute(&state->num_sms, cudaDevAttrMultiProcessorCount, index), "GPU size"));
   RETURN_IF_ERROR(to_status(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
@@ -33,7 +32,8 @@ absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism) {
   void* counters = nullptr;
   RETURN_IF_ERROR(to_status(cudaMalloc(&counters, kCounterBytes), "allocation of counters"));
   state->counters = static_cast<int32_t*>(counters);
-  RETURN_IF_ERROR(to_status(cudaMemset(counters, 0, kCounterBytes), "clearing of counters"));
+  RETURN_IF_ERROR(to_status(cudaMemsetAsync(counters, 0, kCounterBytes, state->stream),
+                            "clearing of counters"));
   ASSIGN_OR_RETURN(state->matmul, Matmul::create(determinism));
   return CudaHandle(state.release());
 }
@@ -42,6 +42,10 @@ void destroy_stream(CudaHandle stream) { delete &state_of(stream); }
 
 void synchronize(CudaHandle stream) {
   check_cuda(cudaStreamSynchronize(stream_of(stream)), "synchronize");
+}
+
+void bind_thread(CudaHandle stream) {
+  check_cuda(cudaSetDevice(state_of(stream).device_index), "GPU selection");
 }
 
 CudaHandle create_event() {

@@ -15,7 +15,6 @@ struct StreamState {
   cudaStream_t stream = nullptr;
   int device_index = 0;
   int num_sms = 0;
-  bool deterministic = false;
   std::unique_ptr<Matmul> matmul;
   // On the device, zero between launches; a kernel that counts sets its counters back.
   int32_t* counters = nullptr;  // [kNumCounters]

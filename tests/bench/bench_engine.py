@@ -91,7 +91,11 @@ def gap_beside(server: BenchServer, length: int, vocab_size: int, num_streams: i
     for stream in streams:
         stream.start()
     while any(stream.num_events < 5 for stream in streams):
+        if not all(stream.is_alive() for stream in streams):
+            raise RuntimeError("a short stream ended before the long prompt began")
         time.sleep(0.05)
+    for stream in streams:
+        stream.longest_gap_ms = 0.0
     begin = time.monotonic()
     server.post("/v1/completions", {
         "prompt": random_ids(length, vocab_size, "beside"), "max_tokens": 1,
@@ -111,7 +115,7 @@ def main() -> None:
         settings["model.load_format"] = "dummy"
     vocab_size = json.loads((arguments.model / "config.json").read_text())["vocab_size"]
     provenance = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                  "machine": arguments.machine, "commit": commit_id(),
+                  "machine": arguments.machine, "commit": commit_id(), "settings": settings,
                   "model": arguments.model.name, "dummy": arguments.dummy}
     with (arguments.results.open("a", encoding="utf-8") as file,
           tempfile.TemporaryDirectory() as scratch,
@@ -122,6 +126,7 @@ def main() -> None:
             file.write(json.dumps(provenance | result) + "\n")
             print(json.dumps(result), flush=True)
 
+        first_token(server, 1024, vocab_size, "dense")  # loads what is loaded at first use
         for length in arguments.tokens:
             for mode in ("dense", "pbs"):
                 record(first_token(server, length, vocab_size, mode))

@@ -20,7 +20,7 @@ class SlicePacerTest : public testing::Test {
   int64_t run(PrefillPass pass, int ms) {
     const int64_t rows = pacer_.begin_item(pass);
     std::this_thread::sleep_for(std::chrono::milliseconds(ms));
-    pacer_.end_item();
+    pacer_.end_item(rows);
     return rows;
   }
 
@@ -58,6 +58,18 @@ TEST_F(SlicePacerTest, EveryPassHasItsOwnPace) {
   pacer_.begin_slice(15);  // 20 ms and more for an attend item do not fit
   EXPECT_FALSE(pacer_.fits(PrefillPass::kAttend));
   EXPECT_TRUE(pacer_.fits(PrefillPass::kProject));
+}
+
+TEST_F(SlicePacerTest, TheShortRestOfAJobTeachesNothing) {
+  pacer_.begin_slice(1000);
+  for (int i = 0; i < 4; ++i) run(PrefillPass::kProject, 0);
+  EXPECT_EQ(run(PrefillPass::kProject, 150), kRowsMax);  // 1/8 to 1/4 of the slice
+  for (int i = 0; i < 3; ++i) {
+    pacer_.begin_item(PrefillPass::kProject);
+    pacer_.end_item(2);  // at once
+  }
+  pacer_.begin_slice(100);
+  EXPECT_FALSE(pacer_.fits(PrefillPass::kProject));
 }
 
 }  // namespace

@@ -30,7 +30,6 @@ struct PrefillParams {
   const uint32_t* mask;  // [Hq, span blocks, words]
   int64_t mask_head_stride;
   int64_t mask_block_stride;
-  int32_t num_mask_words;
   int32_t permuted_len;    // L of plan.k: rows of a KV head
   int32_t segment_blocks;  // S / B
   int32_t first_block;     // query block of the span that row_begin of the part belongs to

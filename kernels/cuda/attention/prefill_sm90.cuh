@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(Config::kNumThreads, 1)
 template <int kHeadDim, bool kIsSparse>
 void launch_prefill_sm90(const PrefillParams& params, int num_sms, cudaStream_t stream) {
   using Config = PrefillConfig<kHeadDim>;
-  static const cudaError_t allowed =
+  const cudaError_t allowed =
       cudaFuncSetAttribute(prefill_sm90_kernel<Config, kIsSparse>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, Config::kSharedBytes);
   check_cuda(allowed, "shared memory of the prefill kernel");
