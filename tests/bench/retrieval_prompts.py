@@ -2,7 +2,7 @@
 
 A prompt is haystack text with needles put between any two words, sentence ends or not: so was the
 demo model trained. Sampled at temperature 1 behind a prompt's opening and some text, it writes 190
-of 214 needles in the middle of a sentence, and never a line break after the line of a chain.
+of 214 needles in the middle of a sentence, and a line break behind 5 of 50 lines of a chain.
 Every choice comes from a generator seeded by task, length and index alone, so a prompt is the same
 on every machine and in every run. Filler is added until the prompt, its answer included, fills the
 length that was asked for.
