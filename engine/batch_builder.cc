@@ -26,11 +26,18 @@ void append_block_table(const Sequence& sequence, int64_t pages_max, std::vector
   tables.insert(tables.end(), static_cast<size_t>(pages_max) - pages.size(), -1);
 }
 
+void pad_slots(std::vector<int32_t>& slots, size_t num_rows, int32_t padding_slot) {
+  while (slots.size() < num_rows) {
+    slots.push_back(padding_slot + static_cast<int32_t>(slots.size()));
+  }
+}
+
 }  // namespace
 
 DecodeBatch build_decode_batch(std::span<const DecodeRow> rows, const SequenceMap& sequences,
                                int64_t pages_max) {
   DecodeBatch batch;
+  batch.pages_max = pages_max;
   for (const DecodeRow& row : rows) {
     const Sequence& sequence = *sequences.at(row.id);
     batch.sequence_slots.push_back(sequence.slot);
@@ -40,6 +47,15 @@ DecodeBatch build_decode_batch(std::span<const DecodeRow> rows, const SequenceMa
     append_block_table(sequence, pages_max, batch.block_tables);
   }
   return batch;
+}
+
+void pad(DecodeBatch& batch, int64_t num_rows, int32_t padding_slot) {
+  const auto size = static_cast<size_t>(num_rows);
+  pad_slots(batch.sequence_slots, size, padding_slot);
+  batch.positions.resize(size, 0);
+  batch.kv_slots.resize(size, -1);
+  batch.context_lens.resize(size, 0);
+  batch.block_tables.resize(size * static_cast<size_t>(batch.pages_max), -1);
 }
 
 PrefillBatch build_prefill_batch(std::span<const PrefillSpan> spans, const SequenceMap& sequences,
@@ -77,6 +93,18 @@ SampleBatch build_sample_batch(std::span<const DrawRow> rows) {
     batch.banned.insert(batch.banned.end(), kMaxBannedIds - num_banned, -1);
   }
   return batch;
+}
+
+void pad(SampleBatch& batch, int64_t num_rows, int32_t padding_slot) {
+  const auto size = static_cast<size_t>(num_rows);
+  pad_slots(batch.sequence_slots, size, padding_slot);
+  batch.temperature.resize(size, 0.0f);
+  batch.top_p.resize(size, 1.0f);
+  batch.min_p.resize(size, 0.0f);
+  batch.top_k.resize(size, 0);
+  batch.seeds.resize(size, 0);
+  batch.positions.resize(size, 0);
+  batch.banned.resize(size * kMaxBannedIds, -1);
 }
 
 }  // namespace pbserve::engine

@@ -12,6 +12,7 @@ namespace pbserve::engine {
 
 // One row per generating sequence; arrays are [B] unless said otherwise.
 struct DecodeBatch {
+  int64_t pages_max = 0;                // width of the block tables
   std::vector<int32_t> sequence_slots;  // where the row's input token lies on the device
   std::vector<int32_t> positions;       // of the input token
   std::vector<int64_t> kv_slots;        // where its K/V go: page * kPageSize + offset
@@ -21,6 +22,10 @@ struct DecodeBatch {
 
 DecodeBatch build_decode_batch(std::span<const DecodeRow> rows, const SequenceMap& sequences,
                                int64_t pages_max);
+
+// Adds rows without a sequence up to `num_rows`: they read and write no page. Row i has the slot
+// padding_slot + i.
+void pad(DecodeBatch& batch, int64_t num_rows, int32_t padding_slot);
 
 // The rows of a prefill job, span after span; arrays are [T] unless said otherwise.
 struct PrefillBatch {
@@ -51,5 +56,8 @@ struct DrawRow {
 };
 
 SampleBatch build_sample_batch(std::span<const DrawRow> rows);
+
+// As above; the rows added draw greedily.
+void pad(SampleBatch& batch, int64_t num_rows, int32_t padding_slot);
 
 }  // namespace pbserve::engine

@@ -23,11 +23,16 @@ struct ModelOptions {
 struct DeviceOptions {
   std::string kind = "auto";            // auto | cpu | cuda
   bool deterministic = false;           // GPU: a request's tokens do not depend on its company
+  bool enforce_eager = false;           // GPU: launch decode operations one by one, no graphs
   int32_t cpu_threads = 0;              // 0 = one per hardware thread
   double gpu_memory_utilization = 0.9;  // share of the GPU's memory taken at start-up
   int64_t kv_cache_bytes = 0;           // 0 = auto: what utilization leaves (GPU); on the CPU
                                         // four full contexts, at most a quarter of free memory
 };
+
+// Whether a step is planned while the one before it runs. It hides the host behind a GPU; on the
+// CPU, where nothing runs meanwhile, it delays every token by a step.
+enum class Overlap : uint8_t { kAuto, kOn, kOff };  // auto: with a GPU
 
 struct SchedulerOptions {
   int32_t max_num_seqs = 64;              // sequences decoding together
@@ -35,8 +40,7 @@ struct SchedulerOptions {
   double prefill_slice_ms = 100;          // prefill work between two decode steps
   int64_t max_num_queued_reqs = 1024;
   int64_t max_num_queued_tokens = 4 << 20;
-  bool overlap = false;  // plan a step while the one before it runs: hides the host behind a GPU;
-                         // on the CPU, where nothing runs meanwhile, it delays every token a step
+  Overlap overlap = Overlap::kAuto;
   bool enable_prefix_caching = true;
 };
 

@@ -112,7 +112,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
                            .head_dim = model.head_dim,
                            .dtype = impl->transformer.dtype()};
   ASSIGN_OR_RETURN(impl->pool, KvCachePool::create(choice.device, shape, memory.num_pages));
-  ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(memory.runner, config.pbs, impl->transformer,
+  ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(config, memory.runner, impl->transformer,
                                                      *impl->pool, impl->stream));
   impl->loop = std::make_unique<EngineLoop>(config, memory.runner, *impl->pool, *impl->runner,
                                             *impl->tokenizer, impl->metrics);

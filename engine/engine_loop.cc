@@ -22,6 +22,11 @@ SchedulerLimits scheduler_limits(const SchedulerOptions& options, const RunnerLi
           .prefix_caching = options.enable_prefix_caching};
 }
 
+bool overlaps(Overlap overlap, kernels::Device device) {
+  if (overlap == Overlap::kAuto) return device.kind == kernels::DeviceKind::kCuda;
+  return overlap == Overlap::kOn;
+}
+
 SparseReport sparse_report(const Sequence& sequence) {
   SparseReport report;
   report.mode_used = sequence.spec().pbs ? SparseMode::kPbs : SparseMode::kDense;
@@ -63,6 +68,7 @@ Completion completion_of(const FinishedSequence& finished) {
 EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, KvCachePool& pool,
                        ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics)
     : options_(config.scheduler),
+      overlaps_(overlaps(config.scheduler.overlap, runner.device())),
       pool_(pool),
       runner_(runner),
       metrics_(metrics),
@@ -193,7 +199,7 @@ bool EngineLoop::take_turn() {
   for (FinishedSequence& gone : hopeless) finish(std::move(gone));
   const bool launches = !plan.empty() || !plan.aborts.empty();
   if (launches) launch(plan);
-  const int may_stay = options_.overlap && launches ? 1 : 0;
+  const int may_stay = overlaps_ && launches ? 1 : 0;
   while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
   const bool worked = launches || !idle || !hopeless.empty();
   if (worked) publish_load();

@@ -59,6 +59,7 @@ class EngineLoop {
   void publish_load();
 
   const SchedulerOptions options_;
+  const bool overlaps_;  // a step stays in flight while the next one is planned
   KvCachePool& pool_;
   ModelRunner& runner_;
   Metrics& metrics_;

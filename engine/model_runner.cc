@@ -6,7 +6,6 @@
 #include "engine/batch_builder.h"
 #include "kernels/core/bits.h"
 #include "kernels/core/check.h"
-#include "kernels/ops/attention.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/sample.h"
 
@@ -32,17 +31,17 @@ int64_t pages_max(const RunnerLimits& limits) {
 }
 
 // Arrays of one step: per row a block table, the decode arrays, and two draws (decode, job's end).
-size_t step_arena_bytes(const RunnerLimits& limits) {
+int64_t step_arena_bytes(const RunnerLimits& limits) {
   constexpr int64_t kNumArrays = 32;
   const int64_t row_bytes = 4 * pages_max(limits) + 2 * (4 * kernels::kMaxBannedIds + 8 * 16);
-  return static_cast<size_t>(limits.num_slots * row_bytes) + kNumArrays * Workspace::kAlignment;
+  return limits.num_slots * row_bytes + kNumArrays * int64_t{Workspace::kAlignment};
 }
 
-size_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_spans) {
+int64_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_spans) {
   constexpr int64_t kNumArrays = 4;
   const int64_t row_bytes = 4 + 4 + 8;  // id, position, slot
-  return static_cast<size_t>(rows * row_bytes + num_spans * 4 * pages_max(limits)) +
-         kNumArrays * Workspace::kAlignment;
+  return rows * row_bytes + num_spans * 4 * pages_max(limits) +
+         kNumArrays * int64_t{Workspace::kAlignment};
 }
 
 }  // namespace
@@ -50,27 +49,30 @@ size_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_sp
 ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
                                                 const models::ModelConfig& config, DType dtype,
                                                 kernels::Device device, Workspace& workspace) {
-  const int64_t rows = limits.num_slots;
-  const int64_t item_rows = std::min(item_rows_max(device),
-                                     align_up<int64_t>(limits.spans.long_rows, kernels::kPbsBlock));
+  const int64_t num_slots = limits.num_slots;
+  const SpanRules& spans = limits.spans;
+  const int64_t item_rows =
+      std::min(item_rows_max(device), align_up<int64_t>(spans.long_rows, kernels::kPbsBlock));
   const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
                                          .num_kv_heads = config.num_kv_heads,
                                          .head_dim = config.head_dim,
                                          .context_len_max = limits.max_model_len,
-                                         .span_len_max = limits.spans.long_rows,
+                                         .span_len_max = spans.long_rows,
                                          .dtype = dtype};
-  const int64_t decode_bytes = kernels::decode_scratch_bytes(
-      device,
-      {.num_rows_max = rows, .num_q_heads = config.num_q_heads, .head_dim = config.head_dim});
-  return {
-      .scratch = models::LayerScratch::take(config, dtype, std::max(item_rows, rows), workspace),
-      .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
-      .decode_scratch = workspace.take(DType::kU8, {decode_bytes}),
-      .lanes = {PrefillLane::Buffers::take(config, dtype, limits.spans.long_rows, workspace),
-                PrefillLane::Buffers::take(config, dtype, limits.spans.short_rows, workspace)},
-      .hidden = workspace.take(DType::kF32, {rows, config.hidden_size}),
-      .q = workspace.take(dtype, {rows, config.num_q_heads, config.head_dim}),
-      .sampler = Sampler::take(config, rows, workspace)};
+  const auto take_bytes = [&](int64_t num_bytes) {
+    return workspace.take(DType::kU8, {num_bytes});
+  };
+  return {.scratch =
+              models::LayerScratch::take(config, dtype, std::max(item_rows, num_slots), workspace),
+          .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
+          .lanes = {PrefillLane::Buffers::take(config, dtype, spans.long_rows, workspace),
+                    PrefillLane::Buffers::take(config, dtype, spans.short_rows, workspace)},
+          .lane_arrays = {take_bytes(lane_arena_bytes(limits, spans.long_rows, 1)),
+                          take_bytes(lane_arena_bytes(limits, spans.short_rows, num_slots))},
+          .decode = DecodePass::Buffers::take(config, dtype, num_slots, device, workspace),
+          .step_arrays = take_bytes(step_arena_bytes(limits)),
+          .last_hidden = workspace.take(DType::kF32, {num_slots, config.hidden_size}),
+          .sampler = Sampler::take(config, num_slots, workspace)};
 }
 
 size_t ModelRunner::workspace_bytes(const RunnerLimits& limits, const models::ModelConfig& config,
@@ -81,7 +83,7 @@ size_t ModelRunner::workspace_bytes(const RunnerLimits& limits, const models::Mo
 }
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
-    const RunnerLimits& limits, const PbsOptions& pbs, const models::Transformer& transformer,
+    const EngineConfig& options, const RunnerLimits& limits, const models::Transformer& transformer,
     const KvCachePool& pool, const kernels::Stream& stream) {
   const kernels::Device device = stream.device();
   const models::ModelConfig& config = transformer.config();
@@ -91,16 +93,13 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
   Buffers buffers = Buffers::take(limits, config, transformer.dtype(), device, workspace);
 
   std::vector<PrefillLane> lanes;
-  const int64_t rows[] = {limits.spans.long_rows, limits.spans.short_rows};
-  const int64_t spans[] = {1, limits.num_slots};
-  for (int i = 0; i < kNumLanes; ++i) {
-    const size_t arena_bytes = lane_arena_bytes(limits, rows[i], spans[i]);
-    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(device, arena_bytes));
+  for (size_t i = 0; i < kNumLanes; ++i) {
+    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(buffers.lane_arrays[i], stream));
     lanes.emplace_back(buffers.lanes[i], std::move(arena));
   }
   std::vector<StepSlot> slots;
   for (int i = 0; i < kStepsInFlight; ++i) {
-    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(device, step_arena_bytes(limits)));
+    ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(buffers.step_arrays, stream));
     ASSIGN_OR_RETURN(auto tokens,
                      kernels::PinnedBuffer::create(device, limits.num_slots * sizeof(int32_t)));
     ASSIGN_OR_RETURN(auto selected,
@@ -115,10 +114,13 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
                          .stream = stream,
                          .scratch = buffers.scratch,
                          .pbs_plan = buffers.pbs_plan,
-                         .pbs = pbs,
+                         .pbs = options.pbs,
                          .pages_max = pages_max(limits)};
-  return std::unique_ptr<ModelRunner>(new ModelRunner(
+  auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(
       limits, context, std::move(buffers), std::move(memory), std::move(lanes), std::move(slots)));
+  const bool records = kernels::StepGraph::is_supported(device) && !options.device.enforce_eager;
+  if (records) runner->warm_up();
+  return runner;
 }
 
 ModelRunner::ModelRunner(const RunnerLimits& limits, ForwardContext context, Buffers buffers,
@@ -129,10 +131,19 @@ ModelRunner::ModelRunner(const RunnerLimits& limits, ForwardContext context, Buf
       buffers_(std::move(buffers)),
       memory_(std::move(memory)),
       lanes_(std::move(lanes)),
+      decode_(buffers_.decode),
       slots_(std::move(slots)) {
   const int64_t item_rows =
       kernels::align_down<int64_t>(buffers_.scratch.normed.dim(0), kernels::kPbsBlock);
   for (int i = 0; i < kNumLanes; ++i) pacers_.emplace_back(context_.stream, item_rows);
+  // Padding rows read their slots before they first write them.
+  const Tensor tokens = buffers_.sampler.slot_tokens();
+  kernels::fill_zero(tokens.data, tokens.numel() * sizeof(int32_t), context_.stream);
+}
+
+void ModelRunner::warm_up() {
+  lane(Lane::kLong).warm_up(context_);
+  decode_.record(buffers_.sampler, slots_.front().arena, context_);
 }
 
 LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequences) {
@@ -146,51 +157,17 @@ LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequen
   for (const LaneStart& start : plan.starts) {
     lane(start.lane).load(start.spans, sequences, context_);
   }
-  decode(plan, sequences, slot);
+  decode_.run(plan.decode, sequences, buffers_.sampler, slot.arena, context_);
+  for (const DecodeRow& row : plan.decode) {
+    slot.drawn.emplace_back(row.id, sequences.at(row.id)->slot);
+  }
   LaunchReport report = run_slice(plan, sequences, slot);
-  const Tensor tokens = buffers_.sampler.slot_tokens();
+  const Tensor tokens = buffers_.sampler.slot_tokens().rows(0, limits_.num_slots);
   kernels::copy_to_host(slot.tokens.data(), tokens.data, tokens.numel() * sizeof(int32_t),
                         context_.stream);
   slot.done.record(context_.stream);
   in_flight_.push_back(&slot);
   return report;
-}
-
-void ModelRunner::decode(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot) {
-  if (plan.decode.empty()) return;
-  const kernels::Stream& stream = context_.stream;
-  const auto num_rows = static_cast<int64_t>(plan.decode.size());
-  const DecodeBatch batch = build_decode_batch(plan.decode, sequences, context_.pages_max);
-  const models::RowInput rows{.positions = slot.arena.put(batch.positions, stream),
-                              .slots = slot.arena.put(batch.kv_slots, stream)};
-  const Tensor context_lens = slot.arena.put(batch.context_lens, stream);
-  const Tensor block_tables = slot.arena.put(std::span<const int32_t>(batch.block_tables),
-                                             {num_rows, context_.pages_max}, stream);
-  const Tensor hidden = buffers_.hidden.rows(0, num_rows);
-  const Tensor q = buffers_.q.rows(0, num_rows);
-  context_.transformer.embed(hidden, buffers_.sampler.slot_tokens(),
-                             slot.arena.put(batch.sequence_slots, stream), stream);
-  for (int layer = 0; layer < context_.transformer.config().num_layers; ++layer) {
-    const models::KvPages pages = context_.pool.layer(layer);
-    context_.transformer.project(layer, rows, hidden, q, pages, context_.scratch, stream);
-    kernels::decode_attention({.out = q,
-                               .q = q,
-                               .k_pages = pages.k,
-                               .v_pages = pages.v,
-                               .block_tables = block_tables,
-                               .context_lens = context_lens,
-                               .scratch = buffers_.decode_scratch,
-                               .scale = context_.transformer.attention_scale()},
-                              stream);
-    context_.transformer.finish(layer, hidden, q, context_.scratch, stream);
-  }
-  std::vector<DrawRow> draws;
-  for (const DecodeRow& row : plan.decode) {
-    const Sequence& sequence = *sequences.at(row.id);
-    draws.push_back({&sequence, row.position + 1});
-    slot.drawn.emplace_back(row.id, sequence.slot);
-  }
-  buffers_.sampler.draw(draws, hidden, slot.arena, context_);
 }
 
 LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& sequences,
@@ -228,13 +205,12 @@ void ModelRunner::finish_job(PrefillLane& job, const SequenceMap& sequences, Ste
     hidden_rows.push_back(last_row);
   }
   if (!draws.empty()) {
-    const Tensor hidden = buffers_.hidden.rows(0, static_cast<int64_t>(draws.size()));
-    kernels::embedding({.y = hidden,
-                        .ids = slot.arena.put(hidden_rows, stream),
-                        .index = {},
-                        .table = job.hidden()},
-                       stream);
-    buffers_.sampler.draw(draws, hidden, slot.arena, context_);
+    const Tensor hidden = buffers_.last_hidden.rows(0, static_cast<int64_t>(draws.size()));
+    const Tensor ids = slot.arena.put(hidden_rows);
+    const SampleInput input = SampleInput::put(build_sample_batch(draws), slot.arena);
+    slot.arena.upload(stream);
+    kernels::embedding({.y = hidden, .ids = ids, .index = {}, .table = job.hidden()}, stream);
+    buffers_.sampler.draw(input, hidden, context_);
   }
   job.clear();
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/config.h"
+#include "engine/decode_pass.h"
 #include "engine/kv_cache_pool.h"
 #include "engine/prefill_lane.h"
 #include "engine/prefill_spans.h"
@@ -29,9 +30,10 @@ class ModelRunner {
  public:
   static constexpr int kStepsInFlight = 2;  // launched and not yet collected
 
-  // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing.
-  static absl::StatusOr<std::unique_ptr<ModelRunner>> create(const RunnerLimits& limits,
-                                                             const PbsOptions& pbs,
+  // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing. What
+  // first runs cost on a GPU (loading code, choosing algorithms, recording graphs) is paid here.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> create(const EngineConfig& config,
+                                                             const RunnerLimits& limits,
                                                              const models::Transformer& transformer,
                                                              const KvCachePool& pool,
                                                              const kernels::Stream& stream);
@@ -39,6 +41,8 @@ class ModelRunner {
   // Device bytes `create` will take, for sizing the pool before it.
   static size_t workspace_bytes(const RunnerLimits& limits, const models::ModelConfig& config,
                                 kernels::DType dtype, kernels::Device device);
+
+  kernels::Device device() const { return context_.stream.device(); }
 
   // The engine's thread, before its first launch.
   void bind_thread() const { context_.stream.bind_thread(); }
@@ -56,10 +60,11 @@ class ModelRunner {
   struct Buffers {
     models::LayerScratch scratch;
     kernels::PbsPlan pbs_plan;
-    kernels::Tensor decode_scratch;  // [bytes] uint8
     std::array<PrefillLane::Buffers, kNumLanes> lanes;
-    kernels::Tensor hidden;  // [num_slots, C] float32: decode rows, or the last rows of a job
-    kernels::Tensor q;       // [num_slots, Hq, D]
+    std::array<kernels::Tensor, kNumLanes> lane_arrays;  // [bytes] uint8 each: of their arenas
+    DecodePass::Buffers decode;
+    kernels::Tensor step_arrays;  // [bytes] uint8: of all steps' arenas
+    kernels::Tensor last_hidden;  // [num_slots, C] float32: rows of a job that draw
     Sampler sampler;
 
     static Buffers take(const RunnerLimits& limits, const models::ModelConfig& config,
@@ -82,7 +87,7 @@ class ModelRunner {
               kernels::DeviceBuffer memory, std::vector<PrefillLane> lanes,
               std::vector<StepSlot> slots);
 
-  void decode(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
+  void warm_up();
   LaunchReport run_slice(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
   void finish_job(PrefillLane& lane, const SequenceMap& sequences, StepSlot& slot);
   PrefillLane& lane(Lane lane) { return lanes_[static_cast<size_t>(lane)]; }
@@ -92,6 +97,7 @@ class ModelRunner {
   Buffers buffers_;
   kernels::DeviceBuffer memory_;
   std::vector<PrefillLane> lanes_;  // by Lane
+  DecodePass decode_;
   std::vector<SlicePacer> pacers_;  // by Lane: the two kinds of job differ in the cost of a row
   std::vector<StepSlot> slots_;     // used in turn
   int64_t num_launched_ = 0;

@@ -41,6 +41,26 @@ PrefillLane::PrefillLane(const Buffers& buffers, UploadArena arena)
       arena_(std::move(arena)),
       num_layers_(static_cast<int>(buffers.selected.dim(0))) {}
 
+void PrefillLane::warm_up(const ForwardContext& context) {
+  check(idle(), "warm-up of a busy lane");
+  const int64_t rows_max = std::min(buffers_.hidden.dim(0), context.scratch.normed.dim(0));
+  arena_.reset();
+  const std::vector<int32_t> positions(static_cast<size_t>(rows_max), 0);
+  const std::vector<int64_t> no_slots(static_cast<size_t>(rows_max), -1);
+  const models::RowInput input{arena_.put(positions), arena_.put(no_slots)};
+  arena_.upload(context.stream);
+  kernels::fill_zero(buffers_.hidden.data, rows_max * buffers_.hidden.dim(1) * sizeof(float),
+                     context.stream);
+  for (int64_t num_rows = 1; num_rows < 2 * rows_max; num_rows *= 2) {
+    const int64_t end = std::min(num_rows, rows_max);
+    const models::RowInput rows{input.positions.rows(0, end), input.slots.rows(0, end)};
+    const Tensor hidden = buffers_.hidden.rows(0, end);
+    context.transformer.project(0, rows, hidden, q_rows(0, end), context.pool.layer(0),
+                                context.scratch, context.stream);
+    context.transformer.finish(0, hidden, q_rows(0, end), context.scratch, context.stream);
+  }
+}
+
 double PrefillLane::fraction() const {
   if (idle()) return 0.0;
   // The attend pass holds nearly all the work of a long context; its share need not be exact.
@@ -64,11 +84,12 @@ void PrefillLane::load(const std::vector<PrefillSpan>& spans, const SequenceMap&
   num_rows_ = static_cast<int64_t>(batch.ids.size());
   check(num_rows_ <= buffers_.hidden.dim(0), "more rows than the lane holds");
   arena_.reset();
-  const Tensor ids = arena_.put(batch.ids, stream);
-  positions_ = arena_.put(batch.positions, stream);
-  kv_slots_ = arena_.put(batch.kv_slots, stream);
+  const Tensor ids = arena_.put(batch.ids);
+  positions_ = arena_.put(batch.positions);
+  kv_slots_ = arena_.put(batch.kv_slots);
   block_tables_ = arena_.put(std::span<const int32_t>(batch.block_tables),
-                             {static_cast<int64_t>(spans.size()), context.pages_max}, stream);
+                             {static_cast<int64_t>(spans.size()), context.pages_max});
+  arena_.upload(stream);
   kernels::fill_zero(buffers_.selected.data, num_layers_ * sizeof(int64_t), stream);
   context.transformer.embed(buffers_.hidden.rows(0, num_rows_), ids, /*index=*/{}, stream);
   layer_ = 0;

@@ -43,6 +43,10 @@ class PrefillLane {
 
   PrefillLane(const Buffers& buffers, UploadArena arena);
 
+  // Runs one layer's row-wise operations once for each number of rows that chooses algorithms of
+  // its own, up to an item's. Touches no page. REQUIRES: idle.
+  void warm_up(const ForwardContext& context);
+
   bool idle() const { return spans_.empty(); }
   bool done() const { return !idle() && layer_ == num_layers_; }
   double fraction() const;  // of the job, in [0, 1]

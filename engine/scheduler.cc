@@ -7,6 +7,7 @@
 #include "kernels/core/bits.h"
 #include "kernels/core/check.h"
 #include "kernels/ops/rope.h"
+#include "kernels/ops/sample.h"
 
 namespace pbserve::engine {
 
@@ -16,6 +17,12 @@ using kernels::kPageSize;
 namespace {
 
 constexpr std::array kLanes = {Lane::kLong, Lane::kShort};
+
+absl::Status no_token_error(const Sequence& sequence) {
+  return absl::InternalError(
+      absl::StrCat("the model gave no number for any token at position ", sequence.num_known(),
+                   ": its weights or activations left the range of the data type"));
+}
 
 }  // namespace
 
@@ -280,6 +287,10 @@ std::vector<FinishedSequence> Scheduler::commit(const StepOutput& output,
     const auto found = sequences_.find(sampled.id);
     if (found == sequences_.end()) continue;  // it ended while this step was in flight
     Sequence& sequence = *found->second;
+    if (sampled.token == kernels::kNoToken) {
+      finished.push_back(release(sequence, FinishReason::kError, no_token_error(sequence)));
+      continue;
+    }
     sequence.append_token(sampled.token);
     tokens.push_back(sampled);
     if (sequence.is_stop(sampled.token) && sequence.num_known() > sequence.spec().num_tokens_min) {

@@ -1,11 +1,13 @@
 // UploadArena: small host arrays on their way to the device: a pinned half that the copy reads and
-// a device half that operations read, carved in step. One arena serves one step (or one lane's job)
-// at a time; `reset` it when the device is done with the last one.
+// a device half that operations read, carved alike. One arena serves one step, or one lane's job,
+// at a time. Arrays put in the same order with the same sizes lie where they lay before: a recorded
+// graph finds them there.
 #pragma once
 
 #include <cstring>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "kernels/core/buffer.h"
 #include "kernels/core/workspace.h"
@@ -14,34 +16,40 @@ namespace pbserve::engine {
 
 class UploadArena {
  public:
-  static absl::StatusOr<UploadArena> create(kernels::Device device, size_t num_bytes);
+  // `device` [bytes] uint8 outlives the arena. Arenas may share it if their uploads and the
+  // operations that read them take turns on one stream.
+  static absl::StatusOr<UploadArena> create(kernels::Tensor device, const kernels::Stream& stream);
 
-  void reset() { used_ = 0; }
+  // Waits until the uploads so far have left the pinned half.
+  void reset();
 
-  // Queues the copy and returns the device view. REQUIRES: it fits.
+  // Keeps a copy for the next upload; returns where the device will find it. REQUIRES: it fits.
   template <class T>
-  kernels::Tensor put(std::span<const T> values, std::initializer_list<int64_t> dims,
-                      const kernels::Stream& stream) {
+  kernels::Tensor put(std::span<const T> values, std::initializer_list<int64_t> dims) {
     const auto [host, device] = take(values.size_bytes());
     std::memcpy(host, values.data(), values.size_bytes());
-    kernels::copy_to_device(device, host, values.size_bytes(), stream);
     return kernels::Tensor(device, kernels::kDTypeOf<T>, dims);
   }
 
   template <class T>
-  kernels::Tensor put(const std::vector<T>& values, const kernels::Stream& stream) {
-    return put(std::span<const T>(values), {static_cast<int64_t>(values.size())}, stream);
+  kernels::Tensor put(const std::vector<T>& values) {
+    return put(std::span<const T>(values), {static_cast<int64_t>(values.size())});
   }
 
+  // Queues one copy of all that was put since the last one.
+  void upload(const kernels::Stream& stream);
+
  private:
-  UploadArena(kernels::PinnedBuffer host, kernels::DeviceBuffer device)
-      : host_(std::move(host)), device_(std::move(device)) {}
+  UploadArena(kernels::Tensor device, kernels::PinnedBuffer host, kernels::Event copied)
+      : device_(device), host_(std::move(host)), copied_(std::move(copied)) {}
 
   std::pair<std::byte*, std::byte*> take(size_t num_bytes);
 
+  kernels::Tensor device_;
   kernels::PinnedBuffer host_;
-  kernels::DeviceBuffer device_;
+  kernels::Event copied_;
   size_t used_ = 0;
+  size_t uploaded_ = 0;
 };
 
 }  // namespace pbserve::engine

@@ -62,6 +62,7 @@ void add_switches(CLI::App* app, std::vector<ConfigOverride>* overrides) {
   const char* caching = "scheduler.enable_prefix_caching";
   add("--enable-prefix-caching", caching, "true", "reuse the cache of equal prefixes (on)");
   add("--no-enable-prefix-caching", caching, "false", "do not");
+  add("--enforce-eager", "device.enforce_eager", "true", "no CUDA graphs for decode steps");
   add("--strict-params", "http.strict_params", "true", "refuse unknown request fields");
   add("--no-grpc", "grpc.enabled", "false", "do not serve gRPC");
 }

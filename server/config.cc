@@ -16,6 +16,7 @@ constexpr double kMaxBytes = 1LL << 40;
 
 // Ranges of the engine's keys are the engine's: validate() knows them.
 void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
+  using engine::Overlap;
   using engine::SparseMode;
   using kernels::PbsScorer;
   using kernels::PbsSelector;
@@ -31,6 +32,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("device.kind", &device.kind);
   table->add("device.cpu_threads", &device.cpu_threads);
   table->add("device.deterministic", &device.deterministic);
+  table->add("device.enforce_eager", &device.enforce_eager);
   table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
   table->add_size("device.kv_cache_bytes", &device.kv_cache_bytes);
 
@@ -40,7 +42,8 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("scheduler.prefill_slice_ms", &scheduler.prefill_slice_ms);
   table->add_size("scheduler.max_num_queued_reqs", &scheduler.max_num_queued_reqs);
   table->add_size("scheduler.max_num_queued_tokens", &scheduler.max_num_queued_tokens);
-  table->add("scheduler.overlap", &scheduler.overlap);
+  table->add_enum("scheduler.overlap", &scheduler.overlap,
+                  {{"auto", Overlap::kAuto}, {"on", Overlap::kOn}, {"off", Overlap::kOff}});
   table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);
 
   engine::PbsOptions& pbs = config->pbs;

@@ -18,10 +18,11 @@ void gather(const EmbeddingArgs& args, ThreadPool& pool) {
     const int64_t at = index == nullptr ? row : index[row];
     check(at >= 0 && at < args.ids.dim(0), "embedding: index outside ids");
     const int64_t id = ids[at];
-    check(id >= 0 && id < vocab_size, "embedding: id outside the vocabulary");
+    check(id >= -1 && id < vocab_size, "embedding: id outside the vocabulary");
     for (int64_t i = 0; i < width; i += kLanes) {
       const int64_t count = std::min<int64_t>(kLanes, width - i);
-      store(y + row * width + i, load(table + id * width + i, count), count);
+      const Vec values = id < 0 ? Vec{} : load(table + id * width + i, count);
+      store(y + row * width + i, values, count);
     }
   });
 }

@@ -28,11 +28,11 @@ __global__ void __launch_bounds__(kThreads) embedding_kernel(Params<To, From> p)
   const int64_t from = p.index == nullptr ? row : p.index[row];
   trap_unless(from >= 0 && from < p.num_ids);
   const int64_t id = p.ids[from];
-  trap_unless(id >= 0 && id < p.vocab_size);
+  trap_unless(id >= -1 && id < p.vocab_size);
   const int64_t first = static_cast<int64_t>(threadIdx.x) * kVec;
   for (int64_t at = first; at < p.width; at += int64_t{kThreads} * kVec) {
-    float values[kVec];
-    load(values, p.table + id * p.width + at);
+    float values[kVec] = {};
+    if (id >= 0) load(values, p.table + id * p.width + at);
     store(p.y + row * p.width + at, values);
   }
 }

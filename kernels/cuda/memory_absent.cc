@@ -2,6 +2,7 @@
 // then; a caller that makes up a CUDA device gets an error where there is a Status, and dies where
 // there is none.
 #include "kernels/core/buffer.h"
+#include "kernels/core/graph.h"
 #include "kernels/core/stream.h"
 
 namespace pbserve::kernels::cuda {
@@ -35,5 +36,10 @@ void record_event(CudaHandle, CudaHandle) { die_absent(); }
 bool is_event_reached(CudaHandle) { die_absent(); }
 void wait_event(CudaHandle) { die_absent(); }
 double ms_between(CudaHandle, CudaHandle) { die_absent(); }
+
+void begin_recording(CudaHandle) { die_absent(); }
+CudaHandle end_recording(CudaHandle) { die_absent(); }
+void launch_graph(CudaHandle, CudaHandle) { die_absent(); }
+void destroy_graph(CudaHandle) { die_absent(); }
 
 }  // namespace pbserve::kernels::cuda

@@ -8,7 +8,7 @@ namespace pbserve::kernels {
 
 struct EmbeddingArgs {
   Tensor y;      // [T, C] float32, or table's dtype
-  Tensor ids;    // [T] int32, each in [0, V); with an index [S] int32, S any
+  Tensor ids;    // [T] int32 in [0, V), or -1 for a row of zeros; with an index [S] int32, S any
   Tensor index;  // [T] int32 or empty: row t takes ids[index[t]] instead of ids[t]
   Tensor table;  // [V, C]
 };

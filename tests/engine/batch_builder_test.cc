@@ -71,6 +71,26 @@ TEST_F(BatchBuilderTest, EndsOfTextAreBannedUntilTheMinimum) {
   EXPECT_EQ(batch.temperature, (std::vector<float>{0.5f, 0.5f}));
 }
 
+TEST_F(BatchBuilderTest, PaddingTouchesNoPageAndDrawsIntoSlotsOfItsOwn) {
+  add(1, 5, 0, 0);
+  const std::vector<DecodeRow> rows = {{1, 5}};
+  DecodeBatch batch = build_decode_batch(rows, sequences_, 2);
+  pad(batch, 3, 8);
+  EXPECT_EQ(batch.sequence_slots, (std::vector<int32_t>{0, 9, 10}));
+  EXPECT_EQ(batch.positions, (std::vector<int32_t>{5, 0, 0}));
+  EXPECT_EQ(batch.context_lens, (std::vector<int32_t>{6, 0, 0}));
+  EXPECT_EQ(batch.kv_slots, (std::vector<int64_t>{page(1, 0) * 128 + 5, -1, -1}));
+  EXPECT_EQ(batch.block_tables, (std::vector<int32_t>{page(1, 0), -1, -1, -1, -1, -1}));
+  const std::vector<DrawRow> draws = {{sequences_.at(1).get(), 6}};
+  SampleBatch sample = build_sample_batch(draws);
+  pad(sample, 2, 8);
+  EXPECT_EQ(sample.sequence_slots, (std::vector<int32_t>{0, 9}));
+  EXPECT_EQ(sample.temperature.back(), 0.0f);
+  EXPECT_EQ(sample.seeds.size(), 2u);
+  EXPECT_EQ(sample.banned.size(), 2u * kernels::kMaxBannedIds);
+  EXPECT_EQ(sample.banned.back(), -1);
+}
+
 TEST_F(BatchBuilderTest, ATokenWithoutAPageIsAProgrammersError) {
   add(1, 5, 0, 0);
   const std::vector<DecodeRow> rows = {{1, 128}};

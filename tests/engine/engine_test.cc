@@ -7,7 +7,6 @@
 #include <chrono>
 #include <fstream>
 #include <iostream>
-#include <sstream>
 #include <thread>
 
 #include "tests/support/test_sink.h"
@@ -18,6 +17,8 @@ namespace {
 EngineConfig demo_config() {
   EngineConfig config;
   config.model.path = PBSERVE_SOURCE_DIR "/models/demo";
+  config.device.deterministic = true;               // on a GPU, where there is one;
+  config.device.kv_cache_bytes = int64_t{1} << 30;  // and engines side by side
   return config;
 }
 
@@ -32,9 +33,7 @@ class Haystack {
  public:
   explicit Haystack(const Engine& engine) {
     std::ifstream file(PBSERVE_SOURCE_DIR "/tests/bench/haystack/postgresql-15.txt");
-    std::stringstream text;
-    text << file.rdbuf();
-    const std::string all = text.str();
+    const std::string all{std::istreambuf_iterator<char>(file), {}};
     for (size_t begin = 0; begin < all.size() && ids_.size() < 120000; begin += 60000) {
       auto ids = engine.tokenize(all.substr(begin, 60000), false);
       if (ids.ok()) ids_.insert(ids_.end(), ids->begin(), ids->end());
@@ -136,12 +135,27 @@ TEST(EngineTest, SameTokensAloneInABatchColdWarmAndOverlapped) {
   EXPECT_EQ(warm.usage.cached_tokens, 16384) << "two complete spans of 8,192";
   expect_baseline(*plain);
 
-  config.scheduler.overlap = true;
+  config.scheduler.overlap = Overlap::kOn;
   config.scheduler.enable_prefix_caching = false;
   config.scheduler.prefill_slice_ms = 7;
   const std::unique_ptr<Engine> overlapped = make_engine(config);
   EXPECT_EQ(run_together(*overlapped, batch), alone) << "overlapped loop, cold, other slices";
   expect_baseline(*overlapped);
+}
+
+TEST(EngineTest, SameTokensWithAndWithoutGraphs) {
+  EngineConfig config = demo_config();
+  const std::unique_ptr<Engine> graphs = make_engine(config);
+  config.device.enforce_eager = true;
+  const std::unique_ptr<Engine> eager = make_engine(config);
+  const Haystack haystack(*graphs);
+  std::vector<Request> batch;  // its size lies between those of two graphs
+  for (size_t i = 0; i < 21; ++i) {
+    batch.push_back(make_request(haystack.slice(i * 300, 20 + 7 * i), 16));
+    batch.back().sampling.temperature = 0.4f * static_cast<float>(i % 3);
+    batch.back().sampling.seed = i;
+  }
+  EXPECT_EQ(run_together(*graphs, batch), run_together(*eager, batch));
 }
 
 TEST(EngineTest, SameTokensWhenPagesRunOut) {
@@ -211,16 +225,17 @@ TEST(EngineTest, ALongPromptDoesNotFreezeAShortOne) {
       steps_ms = std::max(steps_ms, gap);
     }
   }
-  std::cout << "30,000-token dense prefill in "
-            << std::chrono::duration<double>(end - begin).count() << " s; meanwhile " << produced
+  const double prefill_ms = std::chrono::duration<double, std::milli>(end - begin).count();
+  std::cout << "30,000-token dense prefill in " << prefill_ms << " ms; meanwhile " << produced
             << " tokens, longest gap " << longest_ms << " ms, longest plain step " << steps_ms
             << " ms\n";
-  EXPECT_GT(produced, 20);
-  EXPECT_LT(longest_ms, 2 * config.scheduler.prefill_slice_ms + steps_ms);
+  const double slices_ms = 2 * config.scheduler.prefill_slice_ms;
+  EXPECT_GT(produced, prefill_ms / slices_ms);
+  EXPECT_LT(longest_ms, slices_ms + steps_ms);
   for (size_t i = 1; i < long_one.progress().size(); ++i) {
     EXPECT_GE(long_one.progress()[i].processed_tokens, long_one.progress()[i - 1].processed_tokens);
   }
-  EXPECT_GT(long_one.progress().size(), 10u);
+  EXPECT_GT(long_one.progress().size(), 2u);
 }
 
 TEST(EngineTest, CancelInEveryPhaseGivesThePagesBack) {
@@ -248,7 +263,7 @@ TEST(EngineTest, CancelInEveryPhaseGivesThePagesBack) {
 TEST(EngineTest, DeadlinesEndQueuedAndRunningRequests) {
   const std::unique_ptr<Engine> engine = make_engine(demo_config());
   const Haystack haystack(*engine);
-  Request request = make_request(haystack.slice(0, 30000), 100);
+  Request request = make_request(haystack.slice(0, 20000), 12000);
   request.deadline = Clock::now() + std::chrono::milliseconds(300);
   Recording recording;
   ASSERT_TRUE(engine->submit(std::move(request), recording.sink()).ok());

@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 
+#include "kernels/ops/sample.h"
 #include "tests/engine/sequence_factory.h"
 
 namespace pbserve::engine {
@@ -226,6 +227,20 @@ TEST_F(SchedulerTest, CancelAbortsALongJobAndFreesItsPagesAtOnce) {
   const StepPlan plan = step();
   EXPECT_EQ(plan.aborts, (std::vector<Lane>{Lane::kLong}));
   run_until_done(20);
+}
+
+TEST_F(SchedulerTest, ARowWithoutANumberFailsItsRequestAlone) {
+  make(64, 8);
+  scheduler_->add(make_spec(1, 50, 4, 0));
+  runner_.next_token = kernels::kNoToken;
+  step();
+  ASSERT_EQ(finished_.size(), 1u);
+  EXPECT_EQ(finished_[0].reason, FinishReason::kError);
+  EXPECT_TRUE(absl::IsInternal(finished_[0].status)) << finished_[0].status;
+  runner_.next_token = 5;
+  scheduler_->add(make_spec(2, 50, 4, 10000));
+  run_until_done(20);
+  EXPECT_TRUE(finished_.back().status.ok());
 }
 
 // Random arrivals, cancels and steps, plain and overlapped; PBSERVE_SEED replays one.

@@ -40,7 +40,9 @@ void expect_rows(const HostTensor& y, const HostTensor& table, const std::vector
   const size_t width = static_cast<size_t>(table.view().dim(1));
   ASSERT_EQ(got.size(), ids.size() * width);
   for (size_t i = 0; i < got.size(); ++i) {
-    ASSERT_EQ(got[i], all[static_cast<size_t>(ids[i / width]) * width + i % width]) << i;
+    const int32_t id = ids[i / width];
+    const double wanted = id < 0 ? 0 : all[static_cast<size_t>(id) * width + i % width];
+    ASSERT_EQ(got[i], wanted) << i;
   }
 }
 
@@ -63,11 +65,17 @@ TEST_P(EmbeddingTest, AnIndexPicksTheIds) {
   }
 }
 
+TEST_P(EmbeddingTest, NoTokenIsARowOfZeros) {
+  const HostTensor table = random_tensor(DType::kBF16, {4, 72}, random_);
+  expect_rows(run(table, {3, -1, 0}, {}, DType::kF32), table, {3, -1, 0});
+  expect_rows(run(table, {-1, 2}, {1, 0}, DType::kF32), table, {2, -1});
+}
+
 TEST_P(EmbeddingTest, CpuDiesOnAnIdOutsideTheVocabulary) {
   if (GetParam().name != "cpu") GTEST_SKIP() << "device code cannot name the row";
   const HostTensor table = random_tensor(DType::kBF16, {4, 8}, random_);
   EXPECT_DEATH(run(table, {4}, {}, DType::kF32), "outside the vocabulary");
-  EXPECT_DEATH(run(table, {-1}, {}, DType::kF32), "outside the vocabulary");
+  EXPECT_DEATH(run(table, {-2}, {}, DType::kF32), "outside the vocabulary");
   EXPECT_DEATH(run(table, {1}, {1}, DType::kF32), "outside ids");
 }
 
