@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace pbserve::kernels::cuda {
@@ -29,7 +30,7 @@ decltype(&cuTensorMapEncodeTiled) encoder() {
 // Sizes fastest first; strides in bytes of all dimensions but the first.
 CUtensorMap encode(const void* data, std::span<const cuuint64_t> sizes,
                    std::span<const cuuint64_t> strides, std::span<const cuuint32_t> box) {
-  static constexpr cuuint32_t kSteps[] = {1, 1, 1};
+  static constexpr cuuint32_t kSteps[] = {1, 1, 1, 1};
   CUtensorMap map;
   const CUresult result =
       encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(sizes.size()),
@@ -56,6 +57,21 @@ CUtensorMap make_head_map(const Tensor& heads, int box_rows) {
   const cuuint64_t strides[] = {sizes[0] * sizeof(BF16), sizes[0] * sizes[1] * sizeof(BF16)};
   const cuuint32_t box[] = {kBoxCols, 1, static_cast<cuuint32_t>(box_rows)};
   return encode(heads.data, sizes, strides, box);
+}
+
+CUtensorMap make_group_map(const TokenGroups& groups) {
+  const auto row_bytes = static_cast<cuuint64_t>(groups.num_heads * groups.head_dim) * sizeof(BF16);
+  const auto stride = static_cast<cuuint64_t>(groups.stride);
+  const cuuint64_t sizes[] = {
+      static_cast<cuuint64_t>(groups.head_dim),
+      static_cast<cuuint64_t>(ceil_div<int64_t>(groups.num_tokens, groups.stride)),
+      static_cast<cuuint64_t>(groups.num_heads), stride};
+  const cuuint64_t strides[] = {stride * row_bytes, sizes[0] * sizeof(BF16), row_bytes};
+  const cuuint32_t box[] = {kBoxCols, static_cast<cuuint32_t>(groups.box_groups),
+                            static_cast<cuuint32_t>(groups.box_heads), 1};
+  // The tensor of the map begins before the data: an address nobody reads.
+  const auto begin = reinterpret_cast<uintptr_t>(groups.data) - groups.num_missing() * row_bytes;
+  return encode(reinterpret_cast<const void*>(begin), sizes, strides, box);
 }
 
 }  // namespace pbserve::kernels::cuda

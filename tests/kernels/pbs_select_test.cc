@@ -186,8 +186,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PbsSelectOfShape, ::testing::ValuesIn(attention
                          attention_case_name);
 
 TEST_P(PbsSelectOfShape, MatchesTheReference) {
-  for (PbsScorer scorer : {PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, GetParam().shape, {1024, 1411}, {.scorer = scorer, .threshold = 0.8f});
+  for (const PbsParams& params :
+       {PbsParams{.scorer = PbsScorer::kMean, .threshold = 0.8f},
+        PbsParams{.stride = 8, .threshold = 0.8f}, PbsParams{.stride = 16, .threshold = 0.8f}}) {
+    PbsCase pbs(stream_, GetParam().shape, {1024, 1411}, params);
     expect_selected(pbs);
   }
 }
@@ -202,12 +204,22 @@ INSTANTIATE_TEST_SUITE_P(Backends, PbsSelect, ::testing::ValuesIn(backends()), b
 // More key blocks than fit one tile of a GPU's products or one word of the mask, at both strides.
 TEST_P(PbsSelect, ALongContextMatchesTheReference) {
   constexpr AttentionShape kSmall{2, 1, 64, DType::kBF16};
-  for (int32_t stride : {8, 16}) {
-    PbsCase pbs(stream_, kSmall, {9216, 9417}, {.stride = stride, .threshold = 0.8f});
-    expect_selected(pbs);
+  constexpr AttentionShape kWide{8, 2, 128, DType::kBF16};
+  for (const AttentionShape& shape : {kSmall, kWide}) {
+    for (int32_t stride : {8, 16}) {
+      PbsCase pbs(stream_, shape, {9216, 9417}, {.stride = stride, .threshold = 0.8f});
+      expect_selected(pbs);
+    }
   }
   PbsCase mean(stream_, kSmall, {9216, 9417}, {.scorer = PbsScorer::kMean, .threshold = 0.8f});
   expect_selected(mean);
+}
+
+// More tiles of products than a GPU's multiprocessors work on at a time.
+TEST_P(PbsSelect, ManyHeadsOfALongContextMatchTheReference) {
+  constexpr AttentionShape kManyHeads{16, 16, 64, DType::kBF16};
+  PbsCase pbs(stream_, kManyHeads, {9216, 9417}, {.threshold = 0.8f});
+  expect_selected(pbs);
 }
 
 // Also where the first segment carries all the weight that float32 can tell from 1.

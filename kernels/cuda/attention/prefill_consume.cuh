@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention/prefill_config.h"
 #include "kernels/cuda/attention/prefill_tile.cuh"
+#include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/device/wgmma.cuh"
 
@@ -169,8 +170,7 @@ class PrefillConsumer {
       for (int i = 0; i < kNumScores; i += 4) {
         top = fmaxf(top, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
       }
-      top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
+      top = warp_reduce<4>(top, Max());
       const float base = top == -INFINITY ? 0.f : top * params_.scale_log2;  // no key as yet
       decay_[r] = fast_exp2(top_[r] * params_.scale_log2 - base);
       top_[r] = top;

@@ -26,6 +26,26 @@ __device__ inline void tma_load(void* to, const CUtensorMap& map, Mbarrier& barr
       : "memory");
 }
 
+__device__ inline void tma_load(void* to, const CUtensorMap& map, Mbarrier& barrier, int x, int y,
+                                int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(barrier.address()), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
+// One read for several blocks of a cluster, those whose rank's bit is set in `ranks`: the box goes
+// to the same place in the shared memory of each and completes on the same barrier there.
+__device__ inline void tma_load_multicast(void* to, const CUtensorMap& map, Mbarrier& barrier,
+                                          int x, int y, uint16_t ranks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(barrier.address()), "r"(x), "r"(y), "h"(ranks)
+      : "memory");
+}
+
 __device__ inline void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }

@@ -1,103 +1,102 @@
 // The product of the antidiagonal scorer: 128 query groups against 256 key groups, each group one
 // long vector of stride D elements, of which 64 at a time pass through shared memory.
 //
-// The tiles lie as device/wgmma.cuh wants them, rows of 64 elements with the 128-byte swizzle, so
-// multiply_step can be replaced without its surroundings.
+// The shape is that of CUTLASS's and DeepGEMM's products for this chip: one thread keeps a ring of
+// stages filled by the copy engine, two warpgroups multiply 64 query groups each with all key
+// groups. Tensor cores at their full rate finish a stage of 48 KB every 1,024 clocks. Two blocks of
+// a cluster, with different query groups, therefore share the key groups, each fetching half of
+// them for both: 32 bytes per clock and multiprocessor from the L2 cache instead of 48.
 #pragma once
 
-#include "kernels/cuda/device/cp_async.cuh"
+#include "kernels/cuda/device/cluster.cuh"
 #include "kernels/cuda/device/mbarrier.cuh"
-#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/wgmma.cuh"
 
 namespace pbserve::kernels::cuda {
 
 struct GroupTile {
-  static constexpr int kM = 128;  // query groups
-  static constexpr int kN = 256;  // key groups
+  static constexpr int kM = 128;  // query groups of a block
+  static constexpr int kN = 256;  // key groups of a cluster
   static constexpr int kK = 64;   // elements of the groups in a stage
   static constexpr int kStages = 4;
-  static constexpr int kThreads = 256;  // 2 x 4 warps, each with 64 x 64 products
-  static constexpr uint32_t kQueryBytes = kM * kK * 2;
-  static constexpr uint32_t kStageBytes = (kM + kN) * kK * 2;
-  static constexpr int kSharedBytes = kStages * static_cast<int>(kStageBytes);
+  static constexpr int kLag = 2;  // stages that the second consumer starts behind the first
+  static constexpr int kClusterSize = 2;
+  static constexpr int kClusterM = kClusterSize * kM;
+  static constexpr int kKeyBox = kN / kClusterSize;  // key groups that a block fetches for all
+  static constexpr int kNumConsumers = 2;
+  static constexpr int kThreads = 128 * (1 + kNumConsumers);
+  // 65,536 registers: 40 x 128 + 232 x 256. A consumer holds 128 products.
+  static constexpr int kProducerRegisters = 40;
+  static constexpr int kConsumerRegisters = 232;
+  static constexpr uint32_t kQueryBytes = kM * kPanelRowBytes;
+  static constexpr uint32_t kKeyBytes = kN * kPanelRowBytes;
 };
 
-// products[m][n]: rows 16 m of this warp's 64 query groups, columns 8 n of its 64 key groups.
-using GroupProducts = float[4][8][4];
+// The blocks of a cluster have it at the same address.
+struct GroupShared {
+  alignas(1024) uint8_t q[GroupTile::kStages][GroupTile::kQueryBytes];
+  alignas(1024) uint8_t k[GroupTile::kStages][GroupTile::kKeyBytes];
+  Mbarrier full[GroupTile::kStages];   // of this block
+  Mbarrier empty[GroupTile::kStages];  // the consumers of all blocks have read the stage
 
-// Operands of one step of 16 elements.
-struct GroupFragments {
-  uint32_t q[4][4];
-  uint32_t k[4][4];
-
-  // `step` of the stage, 0 to 3; addresses are those of the stage's first step.
-  __device__ __forceinline__ void load(uint32_t q_address, uint32_t k_address, int step) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      ldmatrix_x4(q[i], (q_address ^ (32 * step)) + i * 16 * GroupTile::kK * 2);
-      ldmatrix_x4(k[i], (k_address ^ (32 * step)) + i * 16 * GroupTile::kK * 2);
+  __device__ void init_barriers() {
+    for (int i = 0; i < GroupTile::kStages; ++i) {
+      full[i].init(1);
+      empty[i].init(GroupTile::kClusterSize * GroupTile::kNumConsumers * 4);
     }
+    fence_barrier_init();
   }
 };
 
-__device__ __forceinline__ void multiply_step(GroupProducts& products,
-                                              const GroupFragments& fragments) {
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int n = m % 2 == 0 ? i : 7 - i;  // neighbours share an operand
-      mma(products[m][n], fragments.q[m], fragments.k[n / 2][n % 2 * 2],
-          fragments.k[n / 2][n % 2 * 2 + 1]);
-    }
-  }
+// A consumer's products of its 64 query groups, as wgmma.cuh lays them out.
+using GroupProducts = float[GroupTile::kN / 2];
+
+// Where a thread stands in the ring: the stage, and the parity of its passes through it.
+class GroupRing {
+ public:
+  __device__ int stage() const { return step_ % GroupTile::kStages; }
+  __device__ uint32_t parity() const { return step_ / GroupTile::kStages % 2; }
+  __device__ bool at_start() const { return step_ == 0; }
+  __device__ void advance() { ++step_; }
+
+ private:
+  uint32_t step_ = 0;
+};
+
+// To the producers of all blocks, by one lane of every warp for each.
+__device__ inline void release(Mbarrier& empty) {
+  const int lane = threadIdx.x % 32;
+  if (lane < GroupTile::kClusterSize) arrive_at(empty, lane);
 }
 
 // Every product is a sum over the elements in ascending order, 16 at a time, wherever the groups
-// stand in the tile. copy(idx, stage) starts the copy of elements [64 idx, 64 idx + 64) of all
-// groups to a stage: the query groups, then the key groups. All threads of the block call it.
-template <class Copy>
-__device__ __forceinline__ void multiply_groups(GroupProducts& products, uint32_t stages,
-                                                int num_tiles, const Copy& copy) {
-  constexpr int kStages = GroupTile::kStages;
-  constexpr int kSteps = GroupTile::kK / 16;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const uint32_t q_offset = a_lane_address<GroupTile::kK>(0, warp / 4 * 64, lane);
-  const uint32_t k_offset =
-      GroupTile::kQueryBytes + b_lane_address<GroupTile::kK>(0, warp % 4 * 64, lane);
-
-#pragma unroll
-  for (int idx = 0; idx < kStages - 1; ++idx) {
-    if (idx < num_tiles) copy(idx, stages + idx * GroupTile::kStageBytes);
-    cp_async_commit();
-  }
-  cp_async_wait<kStages - 2>();
-  __syncthreads();
-  GroupFragments fragments[2];
-  fragments[0].load(stages + q_offset, stages + k_offset, 0);
-
+// stand in the tile. The warpgroup `consumer` calls it.
+__device__ inline void multiply_groups(GroupProducts& products, GroupShared& shared,
+                                       GroupRing& ring, int consumer, int num_stages) {
+  // The lag stays: while one consumer reduces its products, the tensor cores work for the other.
+  if (ring.at_start()) shared.full[consumer * GroupTile::kLag].wait(0);
+  int last_stage = 0;
 #pragma unroll 1
-  for (int idx = 0; idx < num_tiles; ++idx) {
-    const uint32_t stage = stages + idx % kStages * GroupTile::kStageBytes;
+  for (int i = 0; i < num_stages; ++i) {
+    const int stage = ring.stage();
+    const uint64_t q = tile_descriptor(shared.q[stage] + consumer * 64 * kPanelRowBytes, 0);
+    const uint64_t k = tile_descriptor(shared.k[stage], 0);
+    shared.full[stage].wait(ring.parity());
+    wgmma_fence();
+    wgmma_ss(products, q, k, i == 0 ? Product::kOverwrite : Product::kAdd);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (step + 1 < kSteps) {
-        fragments[(step + 1) % 2].load(stage + q_offset, stage + k_offset, step + 1);
-      } else {
-        cp_async_wait<kStages - 2>();
-        __syncthreads();  // the next stage has arrived, and this one has been read
-        const uint32_t next = stages + (idx + 1) % kStages * GroupTile::kStageBytes;
-        fragments[0].load(next + q_offset, next + k_offset, 0);
-      }
-      if (step == 0) {  // into the stage that was read before this one
-        const int ahead = idx + kStages - 1;
-        if (ahead < num_tiles) copy(ahead, stages + ahead % kStages * GroupTile::kStageBytes);
-        cp_async_commit();
-      }
-      multiply_step(products, fragments[step % 2]);
+    for (int step = 1; step < GroupTile::kK / 16; ++step) {
+      wgmma_ss(products, advance(q, step * 32), advance(k, step * 32), Product::kAdd);
     }
+    wgmma_commit();
+    wgmma_wait<1>();  // the products of the stage before, which are read no more
+    if (i > 0) release(shared.empty[last_stage]);
+    last_stage = stage;
+    ring.advance();
   }
+  wgmma_wait<0>();
+  touch(products);
+  release(shared.empty[last_stage]);
 }
 
 }  // namespace pbserve::kernels::cuda

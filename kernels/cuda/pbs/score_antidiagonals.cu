@@ -1,194 +1,239 @@
 // Scorer antidiagonal: the product of query groups, their queries in reverse, with groups of
-// permuted keys; per key block the mass of its groups' scores.
+// permuted keys; per key block the mass of its groups' scores. Persistent clusters of blocks work
+// off the tiles of the product: while consumers reduce one, the copies of the next arrive.
+
+#include <algorithm>
+#include <numeric>
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/ldst.cuh"
+#include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/device/tma.cuh"
 #include "kernels/cuda/pbs/group_product.cuh"
 #include "kernels/cuda/pbs/select_params.h"
+#include "kernels/cuda/tensor_map.h"
 
 namespace pbserve::kernels::cuda {
 namespace {
 
-constexpr int kCopyRows = GroupTile::kThreads / 8;  // 8 threads copy a row of 64 elements
-
-// A query group of the batch, by its row among those of the KV head.
-struct QueryGroup {
-  int block;
-  int head;
-  int first_token;  // in the block
-  int num_tokens;   // that exist; 0 past the end
+struct AntidiagonalParams {
+  CUtensorMap q_map;  // make_group_map of q; a box has box_heads heads of one query block
+  CUtensorMap k_map;  // plan.k as rows [Hkv L / stride, stride D], boxes of kKeyBox rows
+  SelectParams select;
+  int32_t box_heads;      // divides G and the (query block, head) pairs of a tile
+  int32_t num_missing;    // TokenGroups::num_missing of q
+  int32_t num_row_tiles;  // of a cluster
+  int32_t num_key_tiles;
+  int32_t num_tiles;
 };
 
-template <int kStride>
-__device__ __forceinline__ QueryGroup query_group(const SelectParams& p, int row, int kv_head) {
+// The part of a cluster's tile that this block works on.
+struct GroupPlace {
+  int kv_head;
+  int first_row;  // among the query groups of the KV head
+  int first_key_group;
+};
+
+// Calls work(place) for the tiles of this block's cluster that have candidates. Clusters that run
+// together share key groups: row tiles come first. Key tiles start at multiples of 256 groups
+// whatever the batch.
+template <int kStride, class Work>
+__device__ __forceinline__ void for_each_tile(const AntidiagonalParams& p, const Work& work) {
   constexpr int kGroups = kPbsBlock / kStride;
-  const int block = row / (kGroups * p.group);
-  QueryGroup group{.block = block,
-                   .head = kv_head * p.group + row / kGroups % p.group,
-                   .first_token = row % kGroups * kStride,
-                   .num_tokens = 0};
-  if (block < p.num_blocks) {
-    group.num_tokens = min(max(num_rows_of(p, block) - group.first_token, 0), kStride);
+  constexpr int kClusterSize = GroupTile::kClusterSize;
+  const int rank = static_cast<int>(blockIdx.x) % kClusterSize;
+  const int num_clusters = static_cast<int>(gridDim.x) / kClusterSize;
+  const int num_rows = p.select.num_blocks * p.select.group * kGroups;
+#pragma unroll 1
+  for (int tile = static_cast<int>(blockIdx.x) / kClusterSize; tile < p.num_tiles;
+       tile += num_clusters) {
+    const int first_row = tile % p.num_row_tiles * GroupTile::kClusterM;
+    const int key_tile = tile / p.num_row_tiles;  // of all KV heads
+    const GroupPlace place{.kv_head = key_tile / p.num_key_tiles,
+                           .first_row = first_row + rank * GroupTile::kM,
+                           .first_key_group = key_tile % p.num_key_tiles * GroupTile::kN};
+    const int last_row = min(first_row + GroupTile::kClusterM, num_rows) - 1;
+    const int num_candidates = num_candidates_of(p.select, last_row / (p.select.group * kGroups));
+    if (place.first_key_group < num_candidates * kGroups) work(place);
   }
-  return group;
 }
 
-// Copies the stages of a tile: what this thread needs to find its rows.
+// Fills the stages of a tile: elements [64 i, 64 i + 64) of the groups, half of a token at D = 128.
+// Token r of a key group meets token kStride - 1 - r of a query group; where that does not exist,
+// zeros. Rows past the batch and key groups past the candidates may be anything: their products
+// stand alone and nobody reads them.
 template <int kDim, int kStride>
-struct Copier {
-  static constexpr int kQueryRows = GroupTile::kM / kCopyRows;
-  static constexpr int kKeyRows = GroupTile::kN / kCopyRows;
-  static constexpr int kGroupSize = kStride * kDim;
-
-  const __nv_bfloat16* queries;  // of the tile's first query block
-  const __nv_bfloat16* keys;     // this thread's first key group
-  int offsets[kQueryRows];       // from `queries` to the last token of the thread's query groups
-  int num_tokens[kQueryRows];
-  int token_size;      // Hq D
-  int num_key_groups;  // from the thread's first on
-
-  __device__ __forceinline__ Copier(const SelectParams& p, int first_row, int first_key_group,
-                                    int num_candidates, int kv_head) {
-    const int row = threadIdx.x / 8;
-    const int element = threadIdx.x % 8 * 8;
-    token_size = p.num_q_heads * kDim;
-    const int first_block = query_group<kStride>(p, first_row, kv_head).block;
-    queries = p.q + int64_t{p.first_block + first_block} * kPbsBlock * token_size;
-#pragma unroll
-    for (int i = 0; i < kQueryRows; ++i) {
-      const auto group = query_group<kStride>(p, first_row + row + i * kCopyRows, kv_head);
-      const int last = (group.block - first_block) * kPbsBlock + group.first_token + kStride - 1;
-      offsets[i] = last * token_size + group.head * kDim + element;
-      num_tokens[i] = group.num_tokens;
+__device__ __forceinline__ void load_groups(const AntidiagonalParams& p, GroupShared& shared,
+                                            GroupRing& ring, const GroupPlace& place) {
+  constexpr int kGroups = kPbsBlock / kStride;
+  constexpr int kK = GroupTile::kK;
+  const int rank = static_cast<int>(blockIdx.x) % GroupTile::kClusterSize;
+  const int key_offset = rank * GroupTile::kKeyBox;  // this block's share of the tile
+  const int key_row = place.kv_head * static_cast<int>(p.select.plan_len / kStride) +
+                      place.first_key_group + key_offset;
+  const int first_head = place.first_row / kGroups % p.select.group;
+  const int first_block = p.select.first_block + place.first_row / (kGroups * p.select.group);
+#pragma unroll 1
+  for (int i = 0; i < kStride * kDim / kK; ++i, ring.advance()) {
+    const int stage = ring.stage();
+    Mbarrier& full = shared.full[stage];
+    shared.empty[stage].wait(ring.parity() ^ 1);
+    full.arrive_and_expect(GroupTile::kQueryBytes + GroupTile::kKeyBytes);
+    uint8_t* keys = shared.k[stage] + key_offset * kPanelRowBytes;
+    if constexpr (GroupTile::kClusterSize == 1) {
+      tma_load(keys, p.k_map, full, i * kK, key_row);
+    } else {
+      constexpr uint16_t kAllRanks = (1 << GroupTile::kClusterSize) - 1;
+      tma_load_multicast(keys, p.k_map, full, i * kK, key_row, kAllRanks);
     }
-    const int key_group = first_key_group + row;
-    num_key_groups = num_candidates * (kPbsBlock / kStride) - key_group;
-    keys = p.k + (int64_t{kv_head} * p.plan_len + int64_t{key_group} * kStride) * kDim + element;
-  }
-
-  // Elements [64 idx, 64 idx + 64) of the groups: half of a token at D = 128. Token r of a key
-  // group meets token kStride - 1 - r of a query group; where that does not exist, zeros.
-  __device__ __forceinline__ void operator()(int idx, uint32_t stage) const {
-    const int r = idx * GroupTile::kK / kDim;
-    const int part = idx * GroupTile::kK % kDim;
-    const int row = threadIdx.x / 8;
-    const uint32_t to = stage + tile_offset<GroupTile::kK>(row, threadIdx.x % 8);
-    const int from = part - r * token_size;
-#pragma unroll
-    for (int i = 0; i < kQueryRows; ++i) {
-      const bool exists = kStride - 1 - r < num_tokens[i];
-      cp_async_16(to + i * kCopyRows * GroupTile::kK * 2,
-                  queries + (exists ? offsets[i] + from : 0), exists);
-    }
-#pragma unroll
-    for (int i = 0; i < kKeyRows; ++i) {
-      const bool exists = i * kCopyRows < num_key_groups;
-      cp_async_16(to + GroupTile::kQueryBytes + i * kCopyRows * GroupTile::kK * 2,
-                  exists ? keys + i * kCopyRows * kGroupSize + idx * GroupTile::kK : queries,
-                  exists);
+    const int token = kStride - 1 - i * kK / kDim + p.num_missing;
+    int head = first_head;
+    int group = first_block * kGroups + token / kStride;
+#pragma unroll 1
+    for (int row = 0; row < GroupTile::kM; row += p.box_heads * kGroups) {
+      tma_load(shared.q[stage] + row * kPanelRowBytes, p.q_map, full, i * kK % kDim, group,
+               place.kv_head * p.select.group + head, token % kStride);
+      head += p.box_heads;
+      if (head == p.select.group) {
+        head = 0;
+        group += kGroups;
+      }
     }
   }
-};
-
-// The log mass of one row's scores in a key block of kFragments 8-column fragments, given to the
-// four lanes that share the row.
-template <int kFragments>
-__device__ __forceinline__ float log_mass_of(const float (&products)[8][4], int first_fragment,
-                                             int half, float scale_log2) {
-  float scores[2 * kFragments];
-#pragma unroll
-  for (int i = 0; i < 2 * kFragments; ++i) {
-    scores[i] = products[first_fragment + i / 2][2 * half + i % 2] * scale_log2;
-  }
-  float top = scores[0];
-#pragma unroll
-  for (int i = 1; i < 2 * kFragments; ++i) top = fmaxf(top, scores[i]);
-  top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-  top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-  float sum = 0.f;
-#pragma unroll
-  for (int i = 0; i < 2 * kFragments; ++i) sum += fast_exp2(scores[i] - top);
-  sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-  sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-  return top + fast_log2(sum);
 }
 
-// Writes the log masses of this warp's 64 rows and its key blocks: 8 of them at stride 16, two for
-// each lane of four; 4 at stride 8.
+// Writes the log masses of a consumer's 64 rows. Four lanes share a row; each writes a quarter of
+// the tile's key blocks.
 template <int kStride>
 __device__ __forceinline__ void write_log_masses(const SelectParams& p,
-                                                 const GroupProducts& products, int first_row,
-                                                 int first_key_block, int kv_head) {
-  constexpr int kFragments = kPbsBlock / kStride / 8;  // of a key block
-  constexpr int kBlocks = 8 / kFragments;
-  constexpr int kOwn = kBlocks / 4;  // that a lane writes
+                                                 const GroupProducts& products,
+                                                 const GroupPlace& place, int consumer) {
+  constexpr int kGroups = kPbsBlock / kStride;
+  constexpr int kBlocks = GroupTile::kN / kGroups;
+  constexpr int kOwn = kBlocks / 4;       // of a lane
+  constexpr int kProducts = kGroups / 4;  // of a lane in a key block: pairs, 8 columns apart
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int num_rows = p.num_blocks * p.group * p.num_groups;
+  const int warp = threadIdx.x / 32 % 4;
+  const int num_rows = p.num_blocks * p.group * kGroups;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int row = first_row + warp / 4 * 64 + i * 8 + lane / 4;
-    const int num_tokens = query_group<kStride>(p, row, kv_head).num_tokens;
-    const float scale = p.scale_log2 / static_cast<float>(max(num_tokens, 1));
-    float own[kOwn];
+  for (int half = 0; half < 2; ++half) {
+    const int row = place.first_row + consumer * 64 + warp * 16 + half * 8 + lane / 4;
+    const int num_tokens = num_rows_of(p, row / (kGroups * p.group)) - row % kGroups * kStride;
+    const float scale = p.scale_log2 / static_cast<float>(min(max(num_tokens, 1), kStride));
+    float tops[kOwn];
+    float sums[kOwn];
 #pragma unroll
     for (int j = 0; j < kBlocks; ++j) {
-      const float log_mass = log_mass_of<kFragments>(products[i / 2], j * kFragments, i % 2, scale);
-      if (lane % 4 == j / kOwn) own[j % kOwn] = log_mass;
+      float scores[kProducts];
+#pragma unroll
+      for (int i = 0; i < kProducts; ++i) {
+        scores[i] = products[j * kGroups / 2 + i / 2 * 4 + half * 2 + i % 2];
+      }
+      float top = scores[0];
+#pragma unroll
+      for (int i = 1; i < kProducts; ++i) top = fmaxf(top, scores[i]);
+      top = warp_reduce<4>(top, Max()) * scale;
+      float sum = 0.f;
+#pragma unroll
+      for (int i = 0; i < kProducts; ++i) sum += fast_exp2(fmaf(scores[i], scale, -top));
+      sum = warp_reduce<4>(sum, Sum());
+      if (lane % 4 == j / kOwn) {
+        tops[j % kOwn] = top;
+        sums[j % kOwn] = sum;
+      }
     }
     if (row >= num_rows) continue;
-    float* to = p.log_masses + (int64_t{kv_head} * num_rows + row) * p.num_padded_candidates +
-                first_key_block + warp % 4 * kBlocks + lane % 4 * kOwn;
 #pragma unroll
-    for (int j = 0; j < kOwn; ++j) to[j] = own[j];
+    for (int j = 0; j < kOwn; ++j) tops[j] += fast_log2(sums[j]);
+    store(p.log_masses + (int64_t{place.kv_head} * num_rows + row) * p.num_padded_candidates +
+              place.first_key_group / kGroups + lane % 4 * kOwn,
+          tops);
   }
 }
 
-// Block (row tile and key tile, KV head). Blocks that run together share key tiles: row tiles come
-// first. Key tiles start at multiples of 256 groups whatever the batch.
 template <int kDim, int kStride>
-__global__ void __launch_bounds__(GroupTile::kThreads, 1)
-    score_antidiagonals_kernel(const __grid_constant__ SelectParams p, int num_row_tiles) {
-  extern __shared__ __align__(1024) uint8_t shared[];
-  constexpr int kGroups = kPbsBlock / kStride;
-  const int first_row = blockIdx.x % num_row_tiles * GroupTile::kM;
-  const int first_key_group = blockIdx.x / num_row_tiles * GroupTile::kN;
-  const int kv_head = blockIdx.y;
-  const int last_row = min(first_row + GroupTile::kM, p.num_blocks * p.group * kGroups) - 1;
-  const int num_candidates = num_candidates_of(p, last_row / (p.group * kGroups));
-  if (first_key_group >= num_candidates * kGroups) return;
-
-  GroupProducts products = {};
-  const Copier<kDim, kStride> copy(p, first_row, first_key_group, num_candidates, kv_head);
-  multiply_groups(products, shared_address(shared), kStride * kDim / GroupTile::kK, copy);
-  write_log_masses<kStride>(p, products, first_row, first_key_group / kGroups, kv_head);
+__global__ void __cluster_dims__(GroupTile::kClusterSize, 1, 1)
+    __launch_bounds__(GroupTile::kThreads, 1)
+        score_antidiagonals_kernel(const __grid_constant__ AntidiagonalParams p) {
+  extern __shared__ uint8_t raw[];
+  const uint32_t misaligned = shared_address(raw) % 1024;
+  auto& shared = *reinterpret_cast<GroupShared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  if (threadIdx.x == 0) shared.init_barriers();
+  __syncwarp();
+  cluster_sync();
+  GroupRing ring;
+  const int warpgroup = threadIdx.x / 128;
+  if (warpgroup == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GroupTile::kProducerRegisters));
+    if (threadIdx.x == 0) {
+      for_each_tile<kStride>(
+          p, [&](const GroupPlace& place) { load_groups<kDim, kStride>(p, shared, ring, place); });
+    }
+    __syncwarp();
+    cluster_sync();  // the other blocks write to this one's memory
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GroupTile::kConsumerRegisters));
+    const int consumer = warpgroup - 1;
+    for_each_tile<kStride>(p, [&](const GroupPlace& place) {
+      GroupProducts products;
+      multiply_groups(products, shared, ring, consumer, kStride * kDim / GroupTile::kK);
+      write_log_masses<kStride>(p.select, products, place, consumer);
+    });
+    __syncwarp();
+    cluster_sync();
+  }
 }
 
 template <int kDim, int kStride>
-void score(const SelectParams& params, cudaStream_t stream) {
+AntidiagonalParams params_of(const SelectParams& select) {
+  constexpr int kGroups = kPbsBlock / kStride;
+  const int num_rows = select.num_blocks * select.group * kGroups;
+  const int num_key_groups = num_candidates_of(select, select.num_blocks - 1) * kGroups;
+  AntidiagonalParams p{};
+  p.select = select;
+  p.box_heads = std::gcd(select.group, GroupTile::kM / kGroups);
+  const TokenGroups queries{.data = select.q,
+                            .num_tokens = select.num_rows,
+                            .num_heads = select.num_q_heads,
+                            .head_dim = kDim,
+                            .stride = kStride,
+                            .box_heads = p.box_heads,
+                            .box_groups = kGroups};
+  p.q_map = make_group_map(queries);
+  p.num_missing = queries.num_missing();
+  p.k_map = make_row_map(select.k, select.num_kv_heads * select.plan_len / kStride, kStride * kDim,
+                         GroupTile::kKeyBox);
+  p.num_row_tiles = ceil_div(num_rows, GroupTile::kClusterM);
+  p.num_key_tiles = ceil_div(num_key_groups, GroupTile::kN);
+  p.num_tiles = p.num_row_tiles * p.num_key_tiles * select.num_kv_heads;
+  return p;
+}
+
+template <int kDim, int kStride>
+void score(const SelectParams& select, int num_sms, cudaStream_t stream) {
+  constexpr int kSharedBytes = sizeof(GroupShared) + 1024;  // to align it by hand
   const auto kernel = score_antidiagonals_kernel<kDim, kStride>;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  GroupTile::kSharedBytes),
-             "pbs_select: shared memory");
-  const int num_rows = params.num_blocks * params.group * params.num_groups;
-  const int num_row_tiles = (num_rows + GroupTile::kM - 1) / GroupTile::kM;
-  const int num_key_groups = num_candidates_of(params, params.num_blocks - 1) * params.num_groups;
-  const int num_key_tiles = (num_key_groups + GroupTile::kN - 1) / GroupTile::kN;
-  const dim3 grid(num_row_tiles * num_key_tiles, params.num_kv_heads);
-  kernel<<<grid, GroupTile::kThreads, GroupTile::kSharedBytes, stream>>>(params, num_row_tiles);
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+      "pbs_select: shared memory");
+  const auto params = params_of<kDim, kStride>(select);
+  const int num_clusters = std::min(params.num_tiles, num_sms / GroupTile::kClusterSize);
+  const int grid = num_clusters * GroupTile::kClusterSize;
+  kernel<<<grid, GroupTile::kThreads, kSharedBytes, stream>>>(params);
   check_launch("pbs_select");
 }
 
 template <int kDim>
-void score(const SelectParams& params, cudaStream_t stream) {
-  params.num_groups == kPbsBlock / 16 ? score<kDim, 16>(params, stream)
-                                      : score<kDim, 8>(params, stream);
+void score(const SelectParams& select, int num_sms, cudaStream_t stream) {
+  select.num_groups == kPbsBlock / 16 ? score<kDim, 16>(select, num_sms, stream)
+                                      : score<kDim, 8>(select, num_sms, stream);
 }
 
 }  // namespace
 
-void score_antidiagonals(const SelectParams& params, cudaStream_t stream) {
-  params.head_dim == 64 ? score<64>(params, stream) : score<128>(params, stream);
+void score_antidiagonals(const SelectParams& params, int num_sms, cudaStream_t stream) {
+  params.head_dim == 64 ? score<64>(params, num_sms, stream) : score<128>(params, num_sms, stream);
 }
 
 }  // namespace pbserve::kernels::cuda

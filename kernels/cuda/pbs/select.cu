@@ -86,7 +86,7 @@ void pbs_select(const PbsSelectArgs& args, CudaHandle handle) {
                  int64_t{p.num_blocks} * p.num_q_heads * p.num_groups * p.num_padded_candidates;
     if (num_candidates_of(p, p.num_blocks - 1) > 0) {
       p.num_groups == 1 ? score_means(p, stream_of(handle))
-                        : score_antidiagonals(p, stream_of(handle));
+                        : score_antidiagonals(p, state_of(handle).num_sms, stream_of(handle));
     }
     choose_blocks(p, stream_of(handle));
   }

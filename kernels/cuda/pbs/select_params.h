@@ -43,9 +43,12 @@ struct SelectParams {
   float scale_log2;  // scale / ln 2
 };
 
-void score_means(const SelectParams& params, cudaStream_t stream);          // log_masses, q_pooled
-void score_antidiagonals(const SelectParams& params, cudaStream_t stream);  // log_masses
-void choose_blocks(const SelectParams& params, cudaStream_t stream);        // mask, num_selected
+// Writes log_masses and q_pooled.
+void score_means(const SelectParams& params, cudaStream_t stream);
+// Writes log_masses. REQUIRES, as choose_blocks does not: some query block has candidates.
+void score_antidiagonals(const SelectParams& params, int num_sms, cudaStream_t stream);
+// Writes mask, adds to num_selected.
+void choose_blocks(const SelectParams& params, cudaStream_t stream);
 
 // Of query block `block` of the batch: the blocks of the segments before its own.
 __host__ __device__ inline int num_candidates_of(const SelectParams& p, int block) {
