@@ -1,6 +1,7 @@
 """A pbserve process on a free port, and JSON calls to it; python standard library only."""
 
 import json
+import random
 import re
 import subprocess
 import time
@@ -53,14 +54,36 @@ class BenchServer:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
+        return json.loads(self._read(request, timeout_s))
+
+    def get(self, path: str) -> dict:
+        return json.loads(self._read(urllib.request.Request(self.url + path), timeout_s=30))
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series; `name` without the prefix."""
+        text = self._read(urllib.request.Request(self.url + "/metrics"), timeout_s=30).decode()
+        values = re.findall(rf"^pbserve:{name}(?:{{.*}})? (\S+)$", text, re.M)
+        if not values:
+            raise RuntimeError(f"/metrics has no pbserve:{name}")
+        return sum(map(float, values))
+
+    @staticmethod
+    def _read(request: urllib.request.Request, timeout_s: float) -> bytes:
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as response:
-                return json.load(response)
+                return response.read()
         except urllib.error.HTTPError as error:
-            raise RuntimeError(f"{path}: {error.code} {error.read().decode()}") from error
+            raise RuntimeError(
+                f"{request.selector}: {error.code} {error.read().decode()}") from error
 
     def count_tokens(self, text: str) -> int:
         return self.post("/tokenize", {"prompt": text, "add_special_tokens": False})["count"]
+
+
+def random_ids(count: int, vocab_size: int, seed: str) -> list[int]:
+    """A prompt of random tokens, the same for the same seed."""
+    source = random.Random(seed)
+    return [source.randrange(1, vocab_size) for _ in range(count)]
 
 
 def machine_name() -> str:

@@ -1,4 +1,8 @@
-"""Starts pbserve with the demo model on free ports, and reads what it says and measures."""
+"""Starts pbserve with the demo model on free ports, and reads what it says and measures.
+
+PBSERVE_BINARY names the program; PBSERVE_TEST_DEVICE the device, "cpu" unless it says "cuda". A
+server told to use a GPU does not start without one.
+"""
 
 import os
 import pathlib
@@ -14,15 +18,25 @@ import requests
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BINARY = os.environ["PBSERVE_BINARY"]
 START_TIMEOUT_S = 120
+DEVICE = os.environ.get("PBSERVE_TEST_DEVICE", "cpu")
+# Tests compare texts of requests that had different company. Several servers share a GPU, so none
+# takes the share of its memory that is the default; the cache holds sixteen full contexts.
+DEVICE_FLAGS = {
+    "cpu": ["--device", "cpu"],
+    "cuda": ["--device", "cuda", "--kv-cache-memory-bytes", "2G",
+             "--set", "device.deterministic=true"],
+}[DEVICE]
+# How many more tokens a generation needs to take as long as on two CPU cores.
+SPEED = {"cpu": 1, "cuda": 10}[DEVICE]
 
 
 class Server:
     """One process; `with` stops it and checks that it stopped well."""
 
     def __init__(self, *flags, model="models/demo"):
-        command = [BINARY, "--model", model, "--port", "0", "--grpc-port", "0", *flags]
+        command = [BINARY, "--model", model, "--port", "0", "--grpc-port", "0",
+                   *DEVICE_FLAGS, *flags]
         self.log = tempfile.TemporaryFile()
-        self.is_draining = False
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log)
         self.ports = {}
         self.is_stopping = False
@@ -39,8 +53,8 @@ class Server:
         raise AssertionError("the server did not start:\n" + self.read_log())
 
     def read_log(self):
-        with open(f"/proc/self/fd/{self.log.fileno()}", "rb") as copy:
-            return copy.read().decode(errors="replace")
+        log = self.log.fileno()  # the process writes at the shared offset: it must not move
+        return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
 
     @property
     def port(self):

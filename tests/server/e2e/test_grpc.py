@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 
-from server_process import Server
+from server_process import SPEED, Server
 
 BIG = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 LONG = "Files and directories are listed by name. " * 2500
@@ -224,7 +224,7 @@ def test_health_watch_sees_the_drain(stubs):
         watcher = threading.Thread(target=watch)
         watcher.start()
         assert changed.wait(10) and seen == [serving]
-        stop = client.messages.StopRules(max_tokens=300, ignore_eos=True)
+        stop = client.messages.StopRules(max_tokens=300 * SPEED, ignore_eos=True)
         running = client.stub.Generate(client.request("The ls command", stop=stop))
         next(running)
         ending.begin_stop()

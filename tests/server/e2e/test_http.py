@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from server_process import Server
+from server_process import DEVICE, Server
 
 
 def sse_events(reply):
@@ -26,6 +26,7 @@ def test_plain_routes(server):
     info = requests.get(server.url + "/server_info", timeout=30).json()
     assert info["architecture"] == "LlamaForCausalLM"
     assert info["vocab_size"] == 4096
+    assert info["device"].startswith("NVIDIA") == (DEVICE == "cuda")
     config = requests.get(server.url + "/config", timeout=30).json()
     assert config["http"]["strict_params"] is True
     load = requests.get(server.url + "/load", timeout=30).json()

