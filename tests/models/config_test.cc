@@ -154,6 +154,45 @@ TEST(Config, ReadsBothSpellingsOfRope) {
   }
 }
 
+// As `transformers` 5 saves a Llama 3.2 and a Qwen 3; what 4.57 saves of the same comes after it.
+TEST(Config, ReadsWhatBothVersionsOfTransformersSave) {
+  const json llama3 = {{"factor", 32.0},
+                       {"high_freq_factor", 4.0},
+                       {"low_freq_factor", 1.0},
+                       {"original_max_position_embeddings", 8192},
+                       {"rope_type", "llama3"}};
+  json llama3_with_theta = llama3;
+  llama3_with_theta["rope_theta"] = 5e5;
+  const json llama_5 = {{"dtype", "bfloat16"},
+                        {"pad_token_id", nullptr},
+                        {"rope_theta", nullptr},
+                        {"rope_parameters", llama3_with_theta}};
+  const json llama_4 = {{"dtype", "bfloat16"}, {"rope_theta", 5e5}, {"rope_scaling", llama3}};
+  for (const json& patch : {llama_5, llama_4}) {
+    const ModelConfig config = parse_ok(patch);
+    EXPECT_EQ(config.rope.type, RopeType::kLlama3);
+    EXPECT_EQ(config.rope.theta, 5e5);
+    EXPECT_EQ(config.rope.factor, 32.0);
+    EXPECT_EQ(config.rope.original_max_position, 8192);
+  }
+  const json qwen_5 = {{"bos_token_id", nullptr},
+                       {"layer_types", {"full_attention", "full_attention"}},
+                       {"max_window_layers", 28},
+                       {"rope_theta", nullptr},
+                       {"rope_parameters", {{"rope_theta", 1e6}, {"rope_type", "default"}}},
+                       {"sliding_window", nullptr},
+                       {"use_sliding_window", false}};
+  const json qwen_4 = {{"layer_types", {"full_attention", "full_attention"}},
+                       {"rope_theta", 1e6},
+                       {"rope_scaling", nullptr},
+                       {"use_sliding_window", false}};
+  for (const json& patch : {qwen_5, qwen_4}) {
+    const ModelConfig config = parse_ok(qwen("Qwen3ForCausalLM", patch));
+    EXPECT_EQ(config.rope.type, RopeType::kDefault);
+    EXPECT_EQ(config.rope.theta, 1e6);
+  }
+}
+
 TEST(Config, YarnWidensTheContext) {
   const ModelConfig config = parse_ok({{"rope_scaling", {{"type", "yarn"}, {"factor", 4.0}}}});
   EXPECT_EQ(config.rope.type, RopeType::kYarn);

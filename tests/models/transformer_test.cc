@@ -6,8 +6,10 @@
 
 #include <cmath>
 #include <iostream>
+#include <tuple>
 
 #include "tests/reference/transformer_ref.h"
+#include "tests/support/backends.h"
 #include "tests/support/expected_tensors.h"
 #include "tests/support/run_transformer.h"
 #include "tests/support/temp_dir.h"
@@ -133,9 +135,62 @@ TEST_P(TinyTransformer, ThreadsChangeNoBit) {
             test::run_transformer(network, ids, {}, alone));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, TinyTransformer,
-                         ::testing::Values("LlamaForCausalLM", "Qwen2ForCausalLM",
-                                           "Qwen3ForCausalLM"));
+const auto kFamilies =
+    ::testing::Values("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM");
+
+INSTANTIATE_TEST_SUITE_P(Families, TinyTransformer, kFamilies);
+
+// The same on every backend in the type that all of them take.
+class Bfloat16Transformer
+    : public ::testing::TestWithParam<std::tuple<test::Backend, const char*>> {};
+
+// What is promised of every model against `transformers`: a cosine of at least 0.999.
+constexpr double kAngleGapMax = 1e-3;
+
+// 1 - cosine of a row's logits and the reference's.
+double angle_gap(std::span<const float> ours, std::span<const double> expected) {
+  double dot = 0.0, ours_squared = 0.0, expected_squared = 0.0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const auto value = static_cast<double>(ours[i]);
+    dot += value * expected[i];
+    ours_squared += value * value;
+    expected_squared += expected[i] * expected[i];
+  }
+  return 1.0 - dot / std::sqrt(ours_squared * expected_squared);
+}
+
+TEST_P(Bfloat16Transformer, IsNearTheReferenceHoweverItIsCut) {
+  const auto& [backend, architecture] = GetParam();
+  const test::TempDir folder;
+  test::write_tiny_model(
+      folder.path(),
+      {.architecture = architecture, .num_q_heads = 4, .num_kv_heads = 2, .seed = 11});
+  const Stream stream = test::stream_of(backend);
+  const Transformer network = make_model(folder.path(), folder.path(), DType::kBF16, stream);
+  const auto vocab_size = static_cast<size_t>(network.config().vocab_size);
+  const std::vector<int32_t> ids = random_ids(300, network.config().vocab_size);
+  const std::vector<double> expected =
+      reference::transformer_logits(network.config(), reference::load_weights(folder.path()), ids);
+  for (const test::RunOptions& options : {test::RunOptions{}, test::RunOptions{.slice_len = 37},
+                                          test::RunOptions{.slice_len = 64, .decode_from = 100}}) {
+    const std::vector<float> ours = test::run_transformer(network, ids, options, stream);
+    ASSERT_EQ(ours.size(), expected.size());
+    double worst = 0.0;
+    for (size_t at = 0; at < ours.size(); at += vocab_size) {
+      const double gap = angle_gap({&ours[at], vocab_size}, {&expected[at], vocab_size});
+      ASSERT_LT(gap, kAngleGapMax)
+          << "row " << at / vocab_size << ", slices of " << options.slice_len;
+      worst = std::max(worst, gap);
+    }
+    std::cout << "slices of " << options.slice_len << ": largest 1 - cosine " << worst << "\n";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, Bfloat16Transformer,
+                         ::testing::Combine(::testing::ValuesIn(test::backends()), kFamilies),
+                         [](const auto& test) {
+                           return std::get<0>(test.param).name + "_" + std::get<1>(test.param);
+                         });
 
 }  // namespace
 }  // namespace pbserve::models
