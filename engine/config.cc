@@ -79,6 +79,7 @@ absl::Status validate(const PbsOptions& pbs) {
   RETURN_IF_ERROR(require_range<int64_t>("pbs.span", pbs.span, 0, kTokensMax));
   RETURN_IF_ERROR(require_multiple("pbs.span", pbs.span, params.segment, "pbs.segment"));
   RETURN_IF_ERROR(require_range<int64_t>("pbs.min_tokens", pbs.min_tokens, 0, kTokensMax));
+  RETURN_IF_ERROR(require_range("pbs.force_density", pbs.force_density, 0.0f, 1.0f));
   return require_range("pbs.dense_layers", pbs.dense_layers, 0, 1024);
 }
 

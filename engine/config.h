@@ -53,6 +53,8 @@ struct PbsOptions {
                                 // and 20 % less at 3,072
   int32_t dense_layers = 0;     // the first layers that always run dense
   float threshold_min = 0.05f;  // lowest threshold a request may ask for
+  float force_density = 0.0f;   // benchmarks: this share of the causal blocks is drawn in place of
+                                // the blocks PBS chose; answers lose their meaning. 0 = off
 };
 
 struct RequestLimits {

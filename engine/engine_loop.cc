@@ -27,9 +27,10 @@ bool overlaps(Overlap overlap, kernels::Device device) {
   return overlap == Overlap::kOn;
 }
 
-SparseReport sparse_report(const Sequence& sequence) {
+SparseReport sparse_report(const Sequence& sequence, bool is_forced) {
   SparseReport report;
   report.mode_used = sequence.spec().pbs ? SparseMode::kPbs : SparseMode::kDense;
+  report.is_forced = sequence.spec().pbs && is_forced;
   int64_t attended = 0;
   int64_t causal = 0;
   const auto share = [](int64_t part, int64_t whole) {
@@ -45,7 +46,7 @@ SparseReport sparse_report(const Sequence& sequence) {
   return report;
 }
 
-Completion completion_of(const FinishedSequence& finished) {
+Completion completion_of(const FinishedSequence& finished, bool is_forced) {
   const Sequence& sequence = *finished.sequence;
   Completion completion;
   completion.status = finished.status;
@@ -59,7 +60,7 @@ Completion completion_of(const FinishedSequence& finished) {
   if (sequence.prefill_end != Clock::time_point{}) {
     completion.timings.prefill_ms = ms_between(sequence.prefill_begin, sequence.prefill_end);
   }
-  completion.sparse = sparse_report(sequence);
+  completion.sparse = sparse_report(sequence, is_forced);
   return completion;
 }
 
@@ -68,6 +69,7 @@ Completion completion_of(const FinishedSequence& finished) {
 EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, KvCachePool& pool,
                        ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics)
     : options_(config.scheduler),
+      is_forced_(config.pbs.force_density > 0),
       overlaps_(overlaps(config.scheduler.overlap, runner.device())),
       pool_(pool),
       runner_(runner),
@@ -269,7 +271,7 @@ void EngineLoop::finish(FinishedSequence finished) {
   if (finished.sequence->first_cached >= 0) {
     metrics_.count_prefix_cache(finished.sequence->num_prompt(), finished.sequence->first_cached);
   }
-  output_.finish(finished.sequence->id(), completion_of(finished));
+  output_.finish(finished.sequence->id(), completion_of(finished, is_forced_));
   std::lock_guard lock(live_mutex_);
   if (--num_live_ == 0) all_done_.notify_all();
 }

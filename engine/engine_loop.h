@@ -59,7 +59,8 @@ class EngineLoop {
   void publish_load();
 
   const SchedulerOptions options_;
-  const bool overlaps_;  // a step stays in flight while the next one is planned
+  const bool is_forced_;  // pbs.force_density
+  const bool overlaps_;   // a step stays in flight while the next one is planned
   KvCachePool& pool_;
   ModelRunner& runner_;
   Metrics& metrics_;

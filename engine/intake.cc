@@ -37,8 +37,10 @@ std::string attention_signature(const PbsOptions& pbs, float threshold) {
                                  ? "mean"
                                  : absl::StrCat("antidiagonal/", params.stride);
   const char* selector = params.selector == kernels::PbsSelector::kTopP ? "top_p" : "max_ratio";
+  const std::string forced =
+      pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
   return absl::StrCat("pbs ", scorer, " ", selector, " ", threshold, " span ", pbs.span,
-                      " segment ", params.segment, " dense_layers ", pbs.dense_layers);
+                      " segment ", params.segment, " dense_layers ", pbs.dense_layers, forced);
 }
 
 Intake::Intake(const EngineConfig& config, const IntakeLimits& limits,

@@ -6,6 +6,7 @@
 #include "kernels/core/bits.h"
 #include "kernels/core/check.h"
 #include "kernels/ops/attention.h"
+#include "kernels/ops/pbs_force.h"
 
 namespace pbserve::engine {
 
@@ -33,13 +34,13 @@ PrefillLane::Buffers PrefillLane::Buffers::take(const models::ModelConfig& confi
                                                 int64_t rows_max, kernels::Workspace& workspace) {
   return {.hidden = workspace.take(DType::kF32, {rows_max, config.hidden_size}),
           .q = workspace.take(dtype, {rows_max, config.num_q_heads, config.head_dim}),
-          .selected = workspace.take(DType::kI64, {config.num_layers})};
+          .selected = workspace.take(DType::kI64, {config.num_layers + 1})};
 }
 
 PrefillLane::PrefillLane(const Buffers& buffers, UploadArena arena)
     : buffers_(buffers),
       arena_(std::move(arena)),
-      num_layers_(static_cast<int>(buffers.selected.dim(0))) {}
+      num_layers_(static_cast<int>(buffers.selected.dim(0)) - 1) {}
 
 void PrefillLane::warm_up(const ForwardContext& context) {
   check(idle(), "warm-up of a busy lane");
@@ -174,15 +175,28 @@ void PrefillLane::attend_pbs(int64_t end, const ForwardContext& context) {
   const float scale = context.transformer.attention_scale();
   const auto block_begin = static_cast<int32_t>(row_ / kPbsBlock);
   const auto block_end = static_cast<int32_t>(ceil_div<int64_t>(end, kPbsBlock));
+  const float forced = context.pbs.force_density;
+  const Tensor counted = buffers_.selected.rows(layer_, layer_ + 1);
+  const Tensor not_counted = buffers_.selected.rows(num_layers_, num_layers_ + 1);
   kernels::pbs_select({.plan = context.pbs_plan,
                        .q = q_rows(0, num_rows_),
                        .span = pbs_span(spans_.front()),
                        .block_begin = block_begin,
                        .block_end = block_end,
-                       .num_selected = buffers_.selected.rows(layer_, layer_ + 1),
+                       .num_selected = forced > 0 ? not_counted : counted,
                        .params = params,
                        .scale = scale},
                       context.stream);
+  if (forced > 0) {
+    kernels::pbs_force_mask({.plan = context.pbs_plan,
+                             .span = pbs_span(spans_.front()),
+                             .block_begin = block_begin,
+                             .block_end = block_end,
+                             .num_selected = counted,
+                             .segment = params.segment,
+                             .density = forced},
+                            context.stream);
+  }
   kernels::pbs_prefill({.out = q_rows(0, num_rows_),
                         .plan = context.pbs_plan,
                         .q = q_rows(0, num_rows_),

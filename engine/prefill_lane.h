@@ -35,7 +35,8 @@ class PrefillLane {
   struct Buffers {
     kernels::Tensor hidden;    // [rows_max, C] float32
     kernels::Tensor q;         // [rows_max, Hq, D]; attention writes its output over it
-    kernels::Tensor selected;  // [num_layers] int64: blocks PBS attended
+    kernels::Tensor selected;  // [num_layers + 1] int64: blocks PBS attended; last those of a
+                               // selection that was replaced (pbs.force_density)
 
     static Buffers take(const models::ModelConfig& config, kernels::DType dtype, int64_t rows_max,
                         kernels::Workspace& workspace);
@@ -71,7 +72,7 @@ class PrefillLane {
   // layers run PBS, whose attended blocks are counted in `selected` instead.
   std::vector<SpanDensity> causal_blocks(int64_t num_q_heads) const;
   std::vector<bool> pbs_layers(const ForwardContext& context) const;
-  kernels::Tensor selected() const { return buffers_.selected; }
+  kernels::Tensor selected() const { return buffers_.selected.rows(0, num_layers_); }
 
  private:
   void project(int64_t end, const ForwardContext& context);

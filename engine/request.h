@@ -88,6 +88,7 @@ struct SparseReport {
   double density = 1.0;                 // attended blocks / causal blocks, PBS spans and dense
                                         // spans together; 1 where nothing was computed
   std::vector<double> layer_densities;  // one per layer
+  bool is_forced = false;               // pbs.force_density: not what PBS would have chosen
 };
 
 struct Accepted {

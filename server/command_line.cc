@@ -29,6 +29,7 @@ constexpr Flag kFlags[] = {
      "rows of short prompts prefilled together"},
     {"--max-num-queued-reqs", "scheduler.max_num_queued_reqs", "waiting requests, then 429"},
     {"--max-num-queued-tokens", "scheduler.max_num_queued_tokens", "their tokens, then 429"},
+    {"--force-density", "pbs.force_density", "benchmarks: share of blocks drawn in PBS's place"},
     {"--host", "server.host", "address to listen on (127.0.0.1)"},
     {"--port", "http.port", "HTTP port (8000); 0 takes a free one"},
     {"--grpc-port", "grpc.port", "gRPC port (50051); 0 takes a free one"},

@@ -117,6 +117,7 @@ void fill(const engine::Completion& completion, v1::Finished* message) {
   const bool is_pbs = completion.sparse.mode_used == engine::SparseMode::kPbs;
   sparse->set_mode_used(is_pbs ? v1::SPARSE_MODE_PBS : v1::SPARSE_MODE_DENSE);
   sparse->set_density(completion.sparse.density);
+  sparse->set_forced(completion.sparse.is_forced);
   sparse->mutable_layer_densities()->Add(completion.sparse.layer_densities.begin(),
                                          completion.sparse.layer_densities.end());
 }

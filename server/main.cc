@@ -70,6 +70,10 @@ void print_limits(const App& app) {
                config.engine.scheduler.max_num_seqs, config.engine.scheduler.max_num_queued_reqs,
                config.http.max_body_bytes);
   spdlog::info("sparse attention: {}", info.sparse_attention);
+  if (config.engine.pbs.force_density > 0) {
+    spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
+                 config.engine.pbs.force_density);
+  }
   if (config.server.api_keys.empty()) {
     spdlog::info("no API key is set: everybody who can connect may call");
   }

@@ -144,6 +144,7 @@ Json format_metrics(const engine::Completion& completion) {
       {"sparse_attention",
        {{"mode", std::string(sparse_mode_name(completion.sparse.mode_used))},
         {"density", completion.sparse.density},
+        {"forced", completion.sparse.is_forced},
         {"layer_densities", completion.sparse.layer_densities}}}};
 }
 

@@ -5,7 +5,7 @@
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/norm.h"
-#include "kernels/ops/pbs.h"
+#include "kernels/ops/pbs_force.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/sample.h"
 
@@ -32,6 +32,7 @@ int64_t pbs_scratch_bytes(const PbsPlanShape&) { die_absent("pbs_scratch_bytes")
 void pbs_order(const PbsOrderArgs&, CudaHandle) { die_absent("pbs_order"); }
 void pbs_select(const PbsSelectArgs&, CudaHandle) { die_absent("pbs_select"); }
 void pbs_prefill(const PbsPrefillArgs&, CudaHandle) { die_absent("pbs_prefill"); }
+void pbs_force_mask(const PbsForceMaskArgs&, CudaHandle) { die_absent("pbs_force_mask"); }
 void sample(const SampleArgs&, CudaHandle) { die_absent("sample"); }
 
 }  // namespace pbserve::kernels::cuda

@@ -8,7 +8,7 @@
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/norm.h"
-#include "kernels/ops/pbs.h"
+#include "kernels/ops/pbs_force.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/sample.h"
 
@@ -27,5 +27,6 @@ void check_args(const PbsPlanShape& shape);
 void check_args(const PbsOrderArgs& args);
 void check_args(const PbsSelectArgs& args);
 void check_args(const PbsPrefillArgs& args);
+void check_args(const PbsForceMaskArgs& args);
 
 }  // namespace pbserve::kernels

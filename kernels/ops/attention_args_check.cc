@@ -151,6 +151,19 @@ void check_args(const PbsSelectArgs& args) {
   expect_shape({"pbs_select: num_selected", args.num_selected}, {1});
 }
 
+void check_args(const PbsForceMaskArgs& args) {
+  check_span(args.span, args.segment);
+  check_blocks(args.span, args.block_begin, args.block_end);
+  expect_dtype({"pbs_force_mask: mask", args.plan.mask}, {DType::kU32});
+  check(size_at({"pbs_force_mask: mask", args.plan.mask}, 1) >= args.block_end,
+        "pbs_force_mask: mask is shorter than the span");
+  check(args.plan.mask.dim(2) * 32 >= args.span.end / kPbsBlock,
+        "pbs_force_mask: mask is narrower than the context");
+  expect_dtype({"pbs_force_mask: num_selected", args.num_selected}, {DType::kI64});
+  expect_shape({"pbs_force_mask: num_selected", args.num_selected}, {1});
+  check(args.density > 0 && args.density <= 1, "pbs_force_mask: density outside (0, 1]");
+}
+
 void check_args(const PbsPrefillArgs& args) {
   check_span(args.span, args.segment);
   check_blocks(args.span, args.block_begin, args.block_end);

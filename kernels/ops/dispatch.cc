@@ -101,6 +101,12 @@ void pbs_select(const PbsSelectArgs& args, const Stream& stream) {
   stream.is_cuda() ? cuda::pbs_select(args, stream.handle()) : cpu::pbs_select(args, stream.pool());
 }
 
+void pbs_force_mask(const PbsForceMaskArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_force_mask(args, stream.handle())
+                   : cpu::pbs_force_mask(args, stream.pool());
+}
+
 void pbs_prefill(const PbsPrefillArgs& args, const Stream& stream) {
   check_args(args);
   stream.is_cuda() ? cuda::pbs_prefill(args, stream.handle())

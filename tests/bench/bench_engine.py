@@ -36,6 +36,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=16, help="beside the long prompt; 0 = none")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--contexts", type=int, nargs="*", default=[1024, 8192])
+    parser.add_argument("--force-density", type=float, metavar="SHARE",
+                        help="draw the blocks that PBS attends; all its planning is still done")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--commit", help="where this is a copy without its repository")
     parser.add_argument("--results", type=Path,
@@ -53,6 +55,7 @@ def first_token(server: BenchServer, length: int, vocab_size: int, mode: str) ->
     metrics = response["metrics"]
     return {"what": "first token", "tokens": length, "mode": mode,
             "density": metrics["sparse_attention"]["density"],
+            "forced": metrics["sparse_attention"]["forced"],
             "ttft_ms": metrics["time_to_first_token_ms"], "itl_ms": metrics["mean_itl_ms"]}
 
 
@@ -76,6 +79,8 @@ def main() -> None:
     settings = dict(setting.split("=", 1) for setting in arguments.settings)
     if arguments.dummy:
         settings["model.load_format"] = "dummy"
+    if arguments.force_density:
+        settings["pbs.force_density"] = str(arguments.force_density)
     vocab_size = json.loads((arguments.model / "config.json").read_text())["vocab_size"]
     started = time.monotonic()
     with (arguments.results.open("a", encoding="utf-8") as file,

@@ -139,7 +139,18 @@ def test_sparse_attention_is_controlled_and_reported(server):
         assert len(report["layer_densities"]) == 8
         assert (report["density"] == 1) == (mode == "dense")
         assert 0 < report["density"] <= 1
+        assert report["forced"] is False
     assert answer["system_fingerprint"].startswith("pbserve-")
+
+
+def test_a_forced_density_says_so():
+    with Server("--force-density", "0.3") as forced:
+        answer = forced.complete(list(range(1, 8193)), include_metrics=True, max_tokens=1)
+        report = answer["metrics"]["sparse_attention"]
+        assert report["forced"] is True
+        assert report["layer_densities"][0] == pytest.approx(0.3, abs=0.01)
+        assert "forced density 0.3" in requests.get(
+            forced.url + "/server_info", timeout=30).json()["sparse_attention"]
 
 
 def test_stream_carries_progress_usage_and_metrics(server):
