@@ -95,6 +95,14 @@ absl::Status validate(const RequestLimits& limits) {
 
 }  // namespace
 
+// The demo model on 2 CPU threads: PBS costs the same at 2,048 tokens and 20 % less at 3,072.
+// Llama-3.1-8B's shape on an H200, at a density of 0.3: 3 % more at 4,096 tokens, 3 % less at
+// 6,144.
+int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device) {
+  if (pbs.min_tokens > 0) return pbs.min_tokens;
+  return device.kind == kernels::DeviceKind::kCuda ? 5120 : 3072;
+}
+
 absl::Status validate(const EngineConfig& config) {
   RETURN_IF_ERROR(validate(config.model, config.device));
   RETURN_IF_ERROR(validate(config.scheduler));

@@ -48,9 +48,8 @@ struct PbsOptions {
   SparseMode mode = SparseMode::kAuto;
   kernels::PbsParams params;
   int64_t span = 8192;          // C: queries planned together; 0 = the whole prompt
-  int64_t min_tokens = 3072;    // auto: prompts, and last spans, shorter than this run dense. The
-                                // demo model on 2 CPU threads: PBS costs the same at 2,048 tokens
-                                // and 20 % less at 3,072
+  int64_t min_tokens = 0;       // mode auto: prompts shorter than this run dense, and so do last
+                                // spans in every mode but pbs; 0 = auto, by device
   int32_t dense_layers = 0;     // the first layers that always run dense
   float threshold_min = 0.05f;  // lowest threshold a request may ask for
   float force_density = 0.0f;   // benchmarks: this share of the causal blocks is drawn in place of
@@ -74,5 +73,8 @@ struct EngineConfig {
 
 // kInvalidArgument names the key ("scheduler.max_num_seqs"), the value and the allowed range.
 absl::Status validate(const EngineConfig& config);
+
+// pbs.min_tokens, with auto replaced by where PBS begins to pay on the device.
+int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device);
 
 }  // namespace pbserve::engine

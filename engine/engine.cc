@@ -58,8 +58,9 @@ struct Engine::Impl {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config) {
-  RETURN_IF_ERROR(validate(config));
+absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given) {
+  RETURN_IF_ERROR(validate(given));
+  EngineConfig config = given;
   const std::string& folder = config.model.path;
   ASSIGN_OR_RETURN(const models::ModelConfig model,
                    models::load_model_config(folder, config.model.hf_overrides));
@@ -71,6 +72,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
   spdlog::info("device: {}", choice.reason);
+  config.pbs.min_tokens = pbs_min_tokens(config.pbs, choice.device);
   if (choice.device.kind == kernels::DeviceKind::kCuda && config.model.dtype == "float32") {
     return absl::InvalidArgumentError("model.dtype float32 runs on the CPU only: add --device cpu");
   }
@@ -78,7 +80,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& confi
       config.device.deterministic ? kernels::Determinism::kOn : kernels::Determinism::kOff;
   ASSIGN_OR_RETURN(auto stream,
                    kernels::Stream::create(choice.device, config.device.cpu_threads, determinism));
+  const Clock::time_point load_begin = Clock::now();
   ASSIGN_OR_RETURN(auto weights, load_weights(config.model, model, stream));
+  const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
+  const double gbytes = static_cast<double>(weights.num_bytes()) * 1e-9;
+  spdlog::info("weights: {:.2f} GB in {:.2f} s, {:.1f} GB/s", gbytes, load_s, gbytes / load_s);
   ASSIGN_OR_RETURN(auto transformer,
                    models::Transformer::create(model, std::move(weights), stream));
   ASSIGN_OR_RETURN(const kernels::DeviceInfo device, kernels::device_info(choice.device));

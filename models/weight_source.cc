@@ -1,6 +1,7 @@
 #include "models/weight_source.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "absl/strings/str_join.h"
 #include "kernels/core/check.h"
@@ -26,6 +27,10 @@ float value_of(float value) { return value; }
 // `from` may be unaligned: a file's header has any length.
 template <class From, class To>
 void convert(const std::byte* from, int64_t count, To* to) {
+  if constexpr (std::is_same_v<From, To>) {
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(To));
+    return;
+  }
   for (int64_t i = 0; i < count; ++i) {
     From value;
     std::memcpy(&value, from + i * static_cast<int64_t>(sizeof(From)), sizeof(From));

@@ -45,12 +45,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def first_token(server: BenchServer, length: int, vocab_size: int, mode: str) -> dict:
+def first_token(server: BenchServer, length: int, vocab_size: int, mode: str,
+                salt: str = "") -> dict:
     """One request on an idle server."""
     response = server.post("/v1/completions", {
         "prompt": random_ids(length, vocab_size, f"prompt {length}"), "temperature": 0,
-        "max_tokens": NUM_OUTPUT_TOKENS, "ignore_eos": True, "cache_salt": f"{mode}/{length}",
-        "sparse_attention": {"mode": mode}, "include_metrics": True,
+        "max_tokens": NUM_OUTPUT_TOKENS, "ignore_eos": True,
+        "cache_salt": f"{mode}/{length}/{salt}", "sparse_attention": {"mode": mode}, "include_metrics": True,
     })
     metrics = response["metrics"]
     return {"what": "first token", "tokens": length, "mode": mode,
@@ -62,7 +63,7 @@ def first_token(server: BenchServer, length: int, vocab_size: int, mode: str) ->
 def measure(server: BenchServer, arguments: argparse.Namespace, vocab_size: int):
     """Yields one result after the other."""
     for mode in MODES:  # what is loaded at first use
-        first_token(server, 4096, vocab_size, mode)
+        first_token(server, 4096, vocab_size, mode, "warm-up")
     for length in arguments.tokens:
         for mode in MODES:
             yield first_token(server, length, vocab_size, mode)

@@ -150,5 +150,14 @@ INSTANTIATE_TEST_SUITE_P(
              {"limits.max_cache_salt_bytes is -1"}}),
     name_of);
 
+TEST(PbsMinTokens, AutoDependsOnTheDeviceAndANumberStands) {
+  const kernels::Device cpu{.kind = kernels::DeviceKind::kCpu};
+  const kernels::Device gpu{.kind = kernels::DeviceKind::kCuda};
+  PbsOptions pbs;
+  EXPECT_LT(pbs_min_tokens(pbs, cpu), pbs_min_tokens(pbs, gpu));
+  pbs.min_tokens = 1;
+  EXPECT_EQ(pbs_min_tokens(pbs, gpu), 1);
+}
+
 }  // namespace
 }  // namespace pbserve::engine

@@ -145,7 +145,8 @@ def test_sparse_attention_is_controlled_and_reported(server):
 
 def test_a_forced_density_says_so():
     with Server("--force-density", "0.3") as forced:
-        answer = forced.complete([1 + i % 4000 for i in range(8192)], include_metrics=True, max_tokens=1)
+        prompt = [1 + i % 4000 for i in range(8192)]
+        answer = forced.complete(prompt, include_metrics=True, max_tokens=1)
         report = answer["metrics"]["sparse_attention"]
         assert report["forced"] is True
         assert report["layer_densities"][0] == pytest.approx(0.3, abs=0.01)
