@@ -51,7 +51,8 @@ def first_token(server: BenchServer, length: int, vocab_size: int, mode: str,
     response = server.post("/v1/completions", {
         "prompt": random_ids(length, vocab_size, f"prompt {length}"), "temperature": 0,
         "max_tokens": NUM_OUTPUT_TOKENS, "ignore_eos": True,
-        "cache_salt": f"{mode}/{length}/{salt}", "sparse_attention": {"mode": mode}, "include_metrics": True,
+        "cache_salt": f"{mode}/{length}/{salt}", "sparse_attention": {"mode": mode},
+        "include_metrics": True,
     })
     metrics = response["metrics"]
     return {"what": "first token", "tokens": length, "mode": mode,

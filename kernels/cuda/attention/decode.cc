@@ -2,15 +2,12 @@
 #include <numbers>
 
 #include "kernels/cuda/attention/paged_decode.h"
+#include "kernels/cuda/device_data.h"
 #include "kernels/cuda/stream_state.h"
 #include "kernels/ops/attention.h"
 
 namespace pbserve::kernels::cuda {
 namespace {
-
-const __nv_bfloat16* bf16_data(const Tensor& tensor) {
-  return reinterpret_cast<const __nv_bfloat16*>(tensor.as<BF16>());
-}
 
 int64_t num_chunk_slots(const DecodeScratchShape& shape) {
   return shape.num_rows_max * shape.num_q_heads * kMaxChunks;
@@ -31,15 +28,15 @@ int64_t decode_scratch_bytes(const DecodeScratchShape& shape) {
 }
 
 void decode_attention(const DecodeAttentionArgs& args, CudaHandle stream) {
-  check(args.q.dtype == DType::kBF16, "decode on the GPU: bfloat16 only");
+  check_heads("decode_attention", args.q);
   const StreamState& state = state_of(stream);
   const int64_t num_slots = num_chunk_slots(
       {.num_rows_max = args.q.dim(0), .num_q_heads = args.q.dim(1), .head_dim = args.q.dim(2)});
   auto* states = static_cast<float2*>(args.scratch.data);
-  const DecodeParams params{.out = reinterpret_cast<__nv_bfloat16*>(args.out.as<BF16>()),
-                            .q = bf16_data(args.q),
-                            .k_pages = bf16_data(args.k_pages),
-                            .v_pages = bf16_data(args.v_pages),
+  const DecodeParams params{.out = device_data<__nv_bfloat16>(args.out),
+                            .q = device_data<__nv_bfloat16>(args.q),
+                            .k_pages = device_data<__nv_bfloat16>(args.k_pages),
+                            .v_pages = device_data<__nv_bfloat16>(args.v_pages),
                             .block_tables = args.block_tables.as<int32_t>(),
                             .context_lens = args.context_lens.as<int32_t>(),
                             .states = states,
@@ -50,14 +47,7 @@ void decode_attention(const DecodeAttentionArgs& args, CudaHandle stream) {
                             .max_pages = static_cast<int32_t>(args.block_tables.dim(1)),
                             .scale_log2 = args.scale * std::numbers::log2e_v<float>};
   if (params.num_rows == 0) return;
-  switch (args.q.dim(2)) {
-    case 64:
-      return launch<64>(params, state);
-    case 128:
-      return launch<128>(params, state);
-    default:
-      die("decode on the GPU: head_dim must be 64 or 128");
-  }
+  args.q.dim(2) == 64 ? launch<64>(params, state) : launch<128>(params, state);
 }
 
 }  // namespace pbserve::kernels::cuda

@@ -5,6 +5,7 @@
 
 #include "kernels/core/bits.h"
 #include "kernels/cuda/attention/prefill_sm90.h"
+#include "kernels/cuda/device_data.h"
 #include "kernels/cuda/stream_state.h"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/ops/attention.h"
@@ -12,8 +13,6 @@
 
 namespace pbserve::kernels::cuda {
 namespace {
-
-constexpr int kBlockM = 128;
 
 // Keys and values that a section's heads read should fit into half of the L2 cache (60 MB), so that
 // blocks which start a moment later still find them there.
@@ -29,13 +28,13 @@ int heads_per_section(int64_t kv_len, int num_q_heads, int num_kv_heads, int64_t
 
 PrefillParams common_params(const Tensor& out, const Tensor& q, const Tensor& k_pages,
                             const Tensor& v_pages, float scale, const StreamState& state) {
-  check(q.dtype == DType::kBF16, "prefill on the GPU: bfloat16 only");
+  check_heads("prefill_attention", q);
   const int64_t page_rows = k_pages.dim(0) * k_pages.dim(1) * k_pages.dim(2);
   PrefillParams params{};
-  params.q_map = make_head_map(q, kBlockM);
+  params.q_map = make_head_map(q, kPrefillTileRows);
   params.k_map = make_row_map(k_pages.data, page_rows, q.dim(2), kPageSize);
   params.v_map = make_row_map(v_pages.data, page_rows, q.dim(2), kPageSize);
-  params.out = reinterpret_cast<__nv_bfloat16*>(out.as<BF16>());
+  params.out = device_data<__nv_bfloat16>(out);
   params.tile_counter = state.counters;
   params.num_q_heads = static_cast<int32_t>(q.dim(1));
   params.num_kv_heads = static_cast<int32_t>(k_pages.dim(1));
@@ -44,7 +43,8 @@ PrefillParams common_params(const Tensor& out, const Tensor& q, const Tensor& k_
 }
 
 void add_part(PrefillParams& params, const PrefillSegment& segment, int64_t head_dim) {
-  const auto row_tiles = static_cast<int32_t>(ceil_div<int64_t>(segment.num_rows, kBlockM));
+  const auto row_tiles =
+      static_cast<int32_t>(ceil_div<int64_t>(segment.num_rows, kPrefillTileRows));
   params.parts[params.num_parts++] = {
       .row_begin = segment.row_begin,
       .num_rows = segment.num_rows,
@@ -59,14 +59,8 @@ void add_part(PrefillParams& params, const PrefillSegment& segment, int64_t head
 
 template <bool kIsSparse>
 void launch(const PrefillParams& params, int64_t head_dim, const StreamState& state) {
-  switch (head_dim) {
-    case 64:
-      return launch_prefill_sm90<64, kIsSparse>(params, state.num_sms, state.stream);
-    case 128:
-      return launch_prefill_sm90<128, kIsSparse>(params, state.num_sms, state.stream);
-    default:
-      die("prefill on the GPU: head_dim must be 64 or 128");
-  }
+  head_dim == 64 ? launch_prefill_sm90<64, kIsSparse>(params, state.num_sms, state.stream)
+                 : launch_prefill_sm90<128, kIsSparse>(params, state.num_sms, state.stream);
 }
 
 }  // namespace

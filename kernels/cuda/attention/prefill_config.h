@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/attention/prefill_params.h"
 #include "kernels/cuda/device/mbarrier.cuh"
 
 namespace pbserve::kernels::cuda {
@@ -10,8 +11,8 @@ namespace pbserve::kernels::cuda {
 template <int kDim>
 struct PrefillConfig {
   static constexpr int kHeadDim = kDim;
-  static constexpr int kBlockM = 128;  // query rows: 64 for each consumer warpgroup
-  static constexpr int kBlockN = 128;  // keys: a page, a PBS block
+  static constexpr int kBlockM = kPrefillTileRows;  // query rows: 64 for each consumer warpgroup
+  static constexpr int kBlockN = 128;               // keys: a page, a PBS block
   static constexpr int kNumConsumers = 2;
   static constexpr int kNumThreads = 128 * (1 + kNumConsumers);
   // What fits: at D = 128 a stage of K and V takes 64 KB of the 227.

@@ -8,6 +8,7 @@
 
 namespace pbserve::kernels::cuda {
 
+inline constexpr int kPrefillTileRows = 128;    // query rows of a tile
 inline constexpr int kMaxPrefillSegments = 32;  // of one launch: they travel as kernel parameters
 
 // Consecutive rows of one sequence, as PrefillSegment, and where its tiles begin.
@@ -17,7 +18,7 @@ struct PrefillPart {
   int32_t position;  // absolute position of the first row
   int32_t sequence;
   int32_t tile_begin;         // first of its tiles in the launch
-  int32_t num_row_tiles;      // of kBlockM rows
+  int32_t num_row_tiles;      // of kPrefillTileRows
   int32_t heads_per_section;  // query heads whose tiles are worked off together: see tile_at()
 };
 

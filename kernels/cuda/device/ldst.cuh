@@ -4,29 +4,13 @@
 
 #include <cuda_bf16.h>
 
-#include "kernels/core/tensor.h"
+#include "kernels/cuda/device_data.h"
 
 namespace pbserve::kernels::cuda {
 
 // Elements of T in the widest access of a thread.
 template <class T>
 inline constexpr int kVectorOf = 16 / static_cast<int>(sizeof(T));
-
-// The data of a host's tensor as the type that device code uses; dies on another dtype.
-template <class T>
-T* device_data(const Tensor& tensor, Location where = Location::current()) {
-  return tensor.as<T>(where);
-}
-template <>
-inline __nv_bfloat16* device_data(const Tensor& tensor, Location where) {
-  return reinterpret_cast<__nv_bfloat16*>(tensor.as<BF16>(where));
-}
-
-// The same for an operand that may be absent.
-template <class T>
-T* device_data_or_null(const Tensor& tensor, Location where = Location::current()) {
-  return tensor.empty() ? nullptr : device_data<T>(tensor, where);
-}
 
 // True if rows of `width` elements from `data` on can be accessed kCount elements at a time. An
 // absent operand is no obstacle.

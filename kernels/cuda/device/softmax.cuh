@@ -4,9 +4,11 @@
 
 #include <cuda_runtime.h>
 
+#include <numbers>
+
 namespace pbserve::kernels::cuda {
 
-inline constexpr float kLog2E = 1.44269504f;
+inline constexpr float kLog2E = std::numbers::log2e_v<float>;
 
 // Within 2 ulp; subnormal results are 0, and so is exp2 of minus infinity.
 __device__ __forceinline__ float fast_exp2(float x) {

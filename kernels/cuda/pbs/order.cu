@@ -62,20 +62,13 @@ void run(const OrderParams& params, cudaStream_t stream) {
 }  // namespace
 
 void pbs_order(const PbsOrderArgs& args, CudaHandle stream) {
-  check(args.q.dtype == DType::kBF16, "pbs_order: the CUDA backend takes bfloat16 only");
+  check_heads("pbs_order", args.q);
   check(args.scale > 0, "pbs_order: scale is not positive");
   check_eq(args.plan.order.dim(1) % kPbsBlock, 0, "pbs_order: plan.order past a whole block");
   check(args.plan.scratch.numel() >= order_scratch_bytes(args.q.dim(1)), "pbs_order: scratch");
   const OrderParams params = params_of(args);
   if (params.num_keys == 0) return;
-  switch (args.q.dim(2)) {
-    case 64:
-      return run<64>(params, stream_of(stream));
-    case 128:
-      return run<128>(params, stream_of(stream));
-    default:
-      die("pbs_order: the CUDA backend takes head sizes 64 and 128");
-  }
+  args.q.dim(2) == 64 ? run<64>(params, stream_of(stream)) : run<128>(params, stream_of(stream));
 }
 
 }  // namespace pbserve::kernels::cuda

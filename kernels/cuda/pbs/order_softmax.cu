@@ -2,6 +2,7 @@
 // the logarithm of its sum. Keys are cut into chunks whose length depends on their number alone;
 // the chunks' partial results are combined in the order of the chunks.
 
+#include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/pbs/order_params.h"
@@ -126,12 +127,10 @@ void proxy_softmax(const OrderParams& params, cudaStream_t stream) {
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kDim>),
       "pbs_order: shared memory");
-  const dim3 grid(params.num_chunks, (params.num_rows + kBlockRows - 1) / kBlockRows,
-                  params.num_kv_heads);
+  const dim3 grid(params.num_chunks, ceil_div(params.num_rows, kBlockRows), params.num_kv_heads);
   kernel<<<grid, kThreads, kSharedBytes<kDim>, stream>>>(params);
   check_launch("pbs_order");
-  const dim3 combine_grid((params.num_padded_rows + kCombineThreads - 1) / kCombineThreads,
-                          params.num_kv_heads);
+  const dim3 combine_grid(ceil_div(params.num_padded_rows, kCombineThreads), params.num_kv_heads);
   combine_chunks_kernel<<<combine_grid, kCombineThreads, 0, stream>>>(params);
   check_launch("pbs_order");
 }

@@ -67,9 +67,7 @@ int64_t pbs_scratch_bytes(const PbsPlanShape& shape) {
 }
 
 void pbs_select(const PbsSelectArgs& args, CudaHandle handle) {
-  check(args.q.dtype == DType::kBF16, "pbs_select: the CUDA backend takes bfloat16 only");
-  check(args.q.dim(2) == 64 || args.q.dim(2) == 128,
-        "pbs_select: the CUDA backend takes head sizes 64 and 128");
+  check_heads("pbs_select", args.q);
   check(args.scale > 0, "pbs_select: scale is not positive");
   check_eq(args.plan.order.dim(1) % kPbsBlock, 0, "pbs_select: plan.order past a whole block");
   SelectParams p = params_of(args);
