@@ -30,8 +30,9 @@ struct DeviceOptions {
                                         // four full contexts, at most a quarter of free memory
 };
 
-// Whether a step is planned while the one before it runs. It hides the host behind a GPU; on the
-// CPU, where nothing runs meanwhile, it delays every token by a step.
+// Whether a step is planned while the one before it runs; a step with a slice of prefill is waited
+// for. It hides the host behind a GPU; on the CPU, where nothing runs meanwhile, it delays every
+// token by a step.
 enum class Overlap : uint8_t { kAuto, kOn, kOff };  // auto: with a GPU
 
 struct SchedulerOptions {

@@ -32,22 +32,32 @@ DecodePass::Buffers DecodePass::Buffers::take(const models::ModelConfig& config,
           .scratch = workspace.take(DType::kU8, {scratch_bytes})};
 }
 
-void DecodePass::record(const Sampler& sampler, UploadArena& arena, const ForwardContext& context) {
+void DecodePass::warm_up(const Sampler& sampler, UploadArena& arena,
+                         const ForwardContext& context) const {
   for (const int64_t num_rows : decode_buckets(buffers_.hidden.dim(0))) {
-    arena.reset();
-    const Input input = put({}, {}, num_rows, arena, context);
-    arena.upload(context.stream);
-    run_operations(input, sampler, context);
-    graphs_.emplace(num_rows, StepGraph::record(context.stream,
-                                                [&] { run_operations(input, sampler, context); }));
+    run_operations(put_padding(num_rows, arena, context), sampler, context);
   }
   context.stream.synchronize();
+}
+
+absl::Status DecodePass::record(const Sampler& sampler, UploadArena& arena,
+                                const ForwardContext& context) {
+  for (const int64_t num_rows : decode_buckets(buffers_.hidden.dim(0))) {
+    const Input input = put_padding(num_rows, arena, context);
+    ASSIGN_OR_RETURN(StepGraph graph, StepGraph::record(context.stream, [&] {
+                       run_operations(input, sampler, context);
+                     }));
+    graphs_.emplace(num_rows, std::move(graph));
+  }
+  context.stream.synchronize();
+  return absl::OkStatus();
 }
 
 void DecodePass::run(std::span<const DecodeRow> rows, const SequenceMap& sequences,
                      const Sampler& sampler, UploadArena& arena,
                      const ForwardContext& context) const {
   if (rows.empty()) return;
+  check(static_cast<int64_t>(rows.size()) <= buffers_.hidden.dim(0), "more rows than slots");
   const auto graph = graphs_.lower_bound(static_cast<int64_t>(rows.size()));
   const auto num_rows = graph == graphs_.end() ? static_cast<int64_t>(rows.size()) : graph->first;
   const Input input = put(rows, sequences, num_rows, arena, context);
@@ -57,6 +67,14 @@ void DecodePass::run(std::span<const DecodeRow> rows, const SequenceMap& sequenc
   } else {
     graph->second.launch(context.stream);
   }
+}
+
+DecodePass::Input DecodePass::put_padding(int64_t num_rows, UploadArena& arena,
+                                          const ForwardContext& context) const {
+  arena.reset();
+  const Input input = put({}, {}, num_rows, arena, context);
+  arena.upload(context.stream);
+  return input;
 }
 
 // The order and the sizes are all that decides where an array lies: those of a graph never change.

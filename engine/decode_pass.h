@@ -15,7 +15,7 @@
 namespace pbserve::engine {
 
 // Batch sizes with a graph, ascending: powers of two, from 16 on the halves between them (so that
-// at most a third of the rows is padding), and num_slots.
+// beyond 16 rows at most a third is padding), and num_slots.
 std::vector<int64_t> decode_buckets(int64_t num_slots);
 
 class DecodePass {
@@ -31,9 +31,13 @@ class DecodePass {
 
   explicit DecodePass(const Buffers& buffers) : buffers_(buffers) {}
 
+  // Runs every bucket once, for what first runs cost.
+  void warm_up(const Sampler& sampler, UploadArena& arena, const ForwardContext& context) const;
+
   // Records a graph for every bucket. The arena and the sampler are those of every later step, or
-  // share their device memory. REQUIRES: StepGraph::is_supported.
-  void record(const Sampler& sampler, UploadArena& arena, const ForwardContext& context);
+  // share their device memory. kResourceExhausted: the device has no memory for the graphs.
+  // REQUIRES: StepGraph::is_supported; warm_up before it.
+  absl::Status record(const Sampler& sampler, UploadArena& arena, const ForwardContext& context);
 
   // Queues the pass for some rows. REQUIRES: at most num_slots rows; the arena is empty.
   void run(std::span<const DecodeRow> rows, const SequenceMap& sequences, const Sampler& sampler,
@@ -49,6 +53,7 @@ class DecodePass {
     SampleInput sample;
   };
 
+  Input put_padding(int64_t num_rows, UploadArena& arena, const ForwardContext& context) const;
   Input put(std::span<const DecodeRow> rows, const SequenceMap& sequences, int64_t num_rows,
             UploadArena& arena, const ForwardContext& context) const;
   void run_operations(const Input& input, const Sampler& sampler,

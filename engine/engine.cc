@@ -21,6 +21,16 @@ std::string model_name(const ModelOptions& model) {
   return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
+absl::StatusOr<std::unique_ptr<models::Tokenizer>> load_tokenizer(
+    const std::string& folder, const models::ModelConfig& model) {
+  ASSIGN_OR_RETURN(auto tokenizer, models::Tokenizer::load(folder));
+  if (tokenizer->vocab_size() > model.vocab_size) {
+    spdlog::warn("the tokenizer has {} tokens, the model {}: prompts with the others are refused",
+                 tokenizer->vocab_size(), model.vocab_size);
+  }
+  return tokenizer;
+}
+
 absl::StatusOr<std::optional<models::ChatTemplate>> load_chat_template(const std::string& folder) {
   absl::StatusOr<models::ChatTemplate> loaded = models::ChatTemplate::load(folder);
   if (absl::IsNotFound(loaded.status())) return std::nullopt;
@@ -68,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   for (const std::string& key : defaults.unused_keys) {
     spdlog::warn("generation_config.json: {} is not implemented and has no effect", key);
   }
-  ASSIGN_OR_RETURN(auto tokenizer, models::Tokenizer::load(folder));
+  ASSIGN_OR_RETURN(auto tokenizer, load_tokenizer(folder, model));
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
   spdlog::info("device: {}", choice.reason);

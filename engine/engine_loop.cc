@@ -201,7 +201,8 @@ bool EngineLoop::take_turn() {
   for (FinishedSequence& gone : hopeless) finish(std::move(gone));
   const bool launches = !plan.empty() || !plan.aborts.empty();
   if (launches) launch(plan);
-  const int may_stay = overlaps_ && launches ? 1 : 0;
+  // The pacer of a slice has waited for nearly all of it: the tokens before it are not kept longer.
+  const int may_stay = overlaps_ && launches && !plan.slice ? 1 : 0;
   while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
   const bool worked = launches || !idle || !hopeless.empty();
   if (worked) publish_load();

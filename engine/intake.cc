@@ -40,7 +40,8 @@ std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const std::string forced =
       pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
   return absl::StrCat("pbs ", scorer, " ", selector, " ", threshold, " span ", pbs.span,
-                      " segment ", params.segment, " dense_layers ", pbs.dense_layers, forced);
+                      " segment ", params.segment, " min_tokens ", pbs.min_tokens, " dense_layers ",
+                      pbs.dense_layers, forced);
 }
 
 Intake::Intake(const EngineConfig& config, const IntakeLimits& limits,
@@ -99,7 +100,10 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
                                                    " bytes, more than ", limits_.max_model_len,
                                                    " tokens (the context limit) can hold"));
   }
-  return tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens});
+  ASSIGN_OR_RETURN(auto ids, tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens}));
+  // A tokenizer may know added tokens that the model has no embedding for.
+  RETURN_IF_ERROR(check_ids(ids, "prompt"));
+  return ids;
 }
 
 absl::StatusOr<std::string> Intake::render(const ChatPrompt& chat) const {

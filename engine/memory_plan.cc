@@ -66,6 +66,13 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
                            .dtype = dtype};
   const int64_t workspace = static_cast<int64_t>(
       ModelRunner::workspace_bytes(runner_limits(config, wanted), model, dtype, device));
+  const int64_t explicit_max =
+      info.free_bytes - workspace - (device.kind == kernels::DeviceKind::kCuda ? kDriverBytes : 0);
+  if (config.device.kv_cache_bytes > explicit_max) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "device.kv_cache_bytes is ", config.device.kv_cache_bytes, ", beside a workspace of ",
+        workspace, " bytes at most ", std::max<int64_t>(explicit_max, 0), " are free"));
+  }
   const int64_t context_pages = ceil_div<int64_t>(wanted, kPageSize);
   const int64_t bytes =
       cache_bytes(config, shape.page_bytes(), context_pages, device, free_bytes - workspace);

@@ -118,8 +118,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
                          .pages_max = pages_max(limits)};
   auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(
       limits, context, std::move(buffers), std::move(memory), std::move(lanes), std::move(slots)));
-  const bool records = kernels::StepGraph::is_supported(device) && !options.device.enforce_eager;
-  if (records) runner->warm_up();
+  if (device.kind == kernels::DeviceKind::kCuda) RETURN_IF_ERROR(runner->warm_up(options.device));
   return runner;
 }
 
@@ -141,9 +140,12 @@ ModelRunner::ModelRunner(const RunnerLimits& limits, ForwardContext context, Buf
   kernels::fill_zero(tokens.data, tokens.numel() * sizeof(int32_t), context_.stream);
 }
 
-void ModelRunner::warm_up() {
+absl::Status ModelRunner::warm_up(const DeviceOptions& options) {
+  UploadArena& arena = slots_.front().arena;
   lane(Lane::kLong).warm_up(context_);
-  decode_.record(buffers_.sampler, slots_.front().arena, context_);
+  decode_.warm_up(buffers_.sampler, arena, context_);
+  if (options.enforce_eager) return absl::OkStatus();
+  return decode_.record(buffers_.sampler, arena, context_);
 }
 
 LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequences) {

@@ -30,8 +30,9 @@ class ModelRunner {
  public:
   static constexpr int kStepsInFlight = 2;  // launched and not yet collected
 
-  // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing. What
-  // first runs cost on a GPU (loading code, choosing algorithms, recording graphs) is paid here.
+  // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing. On
+  // a GPU, what first runs of decode and of the row-wise operations of prefill cost (loading code,
+  // choosing algorithms, recording graphs) is paid here.
   static absl::StatusOr<std::unique_ptr<ModelRunner>> create(const EngineConfig& config,
                                                              const RunnerLimits& limits,
                                                              const models::Transformer& transformer,
@@ -87,7 +88,7 @@ class ModelRunner {
               kernels::DeviceBuffer memory, std::vector<PrefillLane> lanes,
               std::vector<StepSlot> slots);
 
-  void warm_up();
+  absl::Status warm_up(const DeviceOptions& options);
   LaunchReport run_slice(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
   void finish_job(PrefillLane& lane, const SequenceMap& sequences, StepSlot& slot);
   PrefillLane& lane(Lane lane) { return lanes_[static_cast<size_t>(lane)]; }

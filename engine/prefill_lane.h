@@ -45,7 +45,7 @@ class PrefillLane {
   PrefillLane(const Buffers& buffers, UploadArena arena);
 
   // Runs one layer's row-wise operations once for each number of rows that chooses algorithms of
-  // its own, up to an item's. Touches no page. REQUIRES: idle.
+  // its own (powers of two, ops/linear.h), up to an item's. Touches no page. REQUIRES: idle.
   void warm_up(const ForwardContext& context);
 
   bool idle() const { return spans_.empty(); }

@@ -11,7 +11,7 @@ namespace pbserve::engine {
 
 struct SpanRules {
   int64_t span = 8192;        // C, tokens planned together by PBS; 0 = the whole prompt
-  int64_t min_tokens = 3072;  // an incomplete last span shorter than this runs dense
+  int64_t min_tokens = 0;     // an incomplete last span shorter than this runs dense
   int64_t long_rows = 8192;   // rows the long lane holds; >= span
   int64_t short_rows = 2048;  // rows the short lane holds
 };

@@ -37,7 +37,8 @@ class Transformer {
   kernels::DType dtype() const { return weights_.dtype(); }
   float attention_scale() const;  // 1 / sqrt(D)
 
-  // hidden [T, C] float32 = embeddings of ids [T]; with an index [T], of ids[index[t]].
+  // hidden [T, C] float32 = embeddings of ids [T] (id -1: zeros); with an index [T], of
+  // ids[index[t]].
   void embed(kernels::Tensor hidden, kernels::Tensor ids, kernels::Tensor index,
              const kernels::Stream& stream) const;
 

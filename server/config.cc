@@ -61,7 +61,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add_size("pbs.span", &pbs.span);
   table->add_size("pbs.min_tokens", &pbs.min_tokens);
   table->add("pbs.dense_layers", &pbs.dense_layers);
-  table->add("pbs.force_density", &pbs.force_density);
+  table->add("pbs.force_density", &pbs.force_density, {0, 1});
 
   engine::RequestLimits& limits = config->limits;
   table->add("limits.max_stop_strings", &limits.max_stop_strings);

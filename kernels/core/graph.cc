@@ -8,11 +8,13 @@ namespace pbserve::kernels {
 
 bool StepGraph::is_supported(Device device) { return device.kind == DeviceKind::kCuda; }
 
-StepGraph StepGraph::record(const Stream& stream, const std::function<void()>& operations) {
+absl::StatusOr<StepGraph> StepGraph::record(const Stream& stream,
+                                            const std::function<void()>& operations) {
   check(is_supported(stream.device()), "a graph of a stream that records nothing");
   cuda::begin_recording(stream.handle());
   operations();
-  return StepGraph(cuda::end_recording(stream.handle()));
+  ASSIGN_OR_RETURN(CudaHandle graph, cuda::end_recording(stream.handle()));
+  return StepGraph(graph);
 }
 
 StepGraph::StepGraph(StepGraph&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}

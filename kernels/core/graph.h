@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "kernels/core/status.h"
 #include "kernels/core/stream.h"
 
 namespace pbserve::kernels {
@@ -15,8 +16,9 @@ class StepGraph {
   // Keeps what `operations` queues on the stream, without running it: shapes and addresses as they
   // are, contents as they will be at each launch. REQUIRES: is_supported; the operations have run
   // once with these shapes, as first runs load code and choose algorithms; they neither wait for
-  // the stream nor copy from or to host memory.
-  static StepGraph record(const Stream& stream, const std::function<void()>& operations);
+  // the stream nor copy from or to host memory. kResourceExhausted: no device memory for it.
+  static absl::StatusOr<StepGraph> record(const Stream& stream,
+                                          const std::function<void()>& operations);
   StepGraph(StepGraph&&) noexcept;
   StepGraph& operator=(StepGraph&&) noexcept;
   ~StepGraph();
@@ -33,7 +35,7 @@ class StepGraph {
 // What the CUDA backend provides; only graph.cc calls it.
 namespace cuda {
 void begin_recording(CudaHandle stream);
-CudaHandle end_recording(CudaHandle stream);  // the graph, ready to launch
+absl::StatusOr<CudaHandle> end_recording(CudaHandle stream);  // the graph, ready to launch
 void launch_graph(CudaHandle graph, CudaHandle stream);
 void destroy_graph(CudaHandle graph);
 }  // namespace cuda

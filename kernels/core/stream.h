@@ -10,7 +10,7 @@
 
 namespace pbserve::kernels {
 
-using CudaHandle = void*;  // of a stream or an event; opaque outside kernels/cuda/
+using CudaHandle = void*;  // of a stream, an event or a graph; opaque outside kernels/cuda/
 
 // On: a row's result does not depend on the rows beside it, bit for bit. The CPU is always so; a
 // GPU gives up some speed of its matrix products for it.

@@ -17,14 +17,18 @@ void begin_recording(CudaHandle stream) {
              "begin of a recording");
 }
 
-CudaHandle end_recording(CudaHandle stream) {
+absl::StatusOr<CudaHandle> end_recording(CudaHandle stream) {
+  constexpr const char* kWhat = "CUDA graph (device.enforce_eager does without)";
   cudaGraph_t recorded = nullptr;
-  check_cuda(cudaStreamEndCapture(stream_of(stream), &recorded), "end of a recording");
+  RETURN_IF_ERROR(to_status(cudaStreamEndCapture(stream_of(stream), &recorded), kWhat));
   cudaGraphExec_t graph = nullptr;
-  check_cuda(cudaGraphInstantiate(&graph, recorded, 0), "making of a graph");
-  check_cuda(cudaGraphDestroy(recorded), "end of a recording");
+  const cudaError_t made = cudaGraphInstantiate(&graph, recorded, 0);
+  cudaGraphDestroy(recorded);
+  RETURN_IF_ERROR(to_status(made, kWhat));
   // Without it the first launch brings the graph to the device.
-  check_cuda(cudaGraphUpload(graph, stream_of(stream)), "upload of a graph");
+  const cudaError_t uploaded = cudaGraphUpload(graph, stream_of(stream));
+  if (uploaded != cudaSuccess) destroy_graph(graph);
+  RETURN_IF_ERROR(to_status(uploaded, kWhat));
   return graph;
 }
 

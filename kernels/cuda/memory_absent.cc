@@ -38,7 +38,7 @@ void wait_event(CudaHandle) { die_absent(); }
 double ms_between(CudaHandle, CudaHandle) { die_absent(); }
 
 void begin_recording(CudaHandle) { die_absent(); }
-CudaHandle end_recording(CudaHandle) { die_absent(); }
+absl::StatusOr<CudaHandle> end_recording(CudaHandle) { return absent(); }
 void launch_graph(CudaHandle, CudaHandle) { die_absent(); }
 void destroy_graph(CudaHandle) { die_absent(); }
 

@@ -159,6 +159,7 @@ void check_args(const PbsForceMaskArgs& args) {
         "pbs_force_mask: mask is shorter than the span");
   check(args.plan.mask.dim(2) * 32 >= args.span.end / kPbsBlock,
         "pbs_force_mask: mask is narrower than the context");
+  check(args.plan.mask.contiguous(), "pbs_force_mask: mask has gaps");
   expect_dtype({"pbs_force_mask: num_selected", args.num_selected}, {DType::kI64});
   expect_shape({"pbs_force_mask: num_selected", args.num_selected}, {1});
   check(args.density > 0 && args.density <= 1, "pbs_force_mask: density outside (0, 1]");

@@ -50,9 +50,11 @@ class BenchServer:
             time.sleep(0.05)
         raise RuntimeError(f"no port after {timeout_s} s:\n{log}")
 
-    def post(self, path: str, body: dict, timeout_s: float = 1800) -> dict:
+    def post(self, path: str, body: dict | bytes, timeout_s: float = 1800) -> dict:
+        """`body`: bytes are JSON already."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            self.url + path, data, {"Content-Type": "application/json"}
         )
         return json.loads(self._read(request, timeout_s))
 

@@ -27,9 +27,14 @@ Tensor OpInputs::take(DType dtype, std::initializer_list<int64_t> dims) {
 Tensor OpInputs::take_noise(std::initializer_list<int64_t> dims) {
   const Tensor tensor = take(DType::kBF16, dims);
   const auto size = static_cast<int64_t>(noise_.size());
-  for (int64_t i = 0; i < tensor.numel(); i += size) {
-    copy_to_device(tensor.as<BF16>() + i, noise_.data(),
-                   static_cast<size_t>(std::min(size, tensor.numel() - i)) * sizeof(BF16), stream_);
+  constexpr int64_t kStep = 1234577;  // prime: starts as far apart as the tensors are many
+  int64_t from = num_noises_++ * kStep % size;
+  for (int64_t to = 0; to < tensor.numel();) {
+    const int64_t count = std::min(size - from, tensor.numel() - to);
+    copy_to_device(tensor.as<BF16>() + to, noise_.data() + from,
+                   static_cast<size_t>(count) * sizeof(BF16), stream_);
+    to += count;
+    from = 0;
   }
   return tensor;
 }

@@ -17,7 +17,8 @@ class OpInputs {
   explicit OpInputs(const Stream& stream);  // outlives the inputs
 
   Tensor take(DType dtype, std::initializer_list<int64_t> dims);  // not set
-  Tensor take_noise(std::initializer_list<int64_t> dims);         // bf16, standard normal
+  // bf16, standard normal. No two tensors begin with the same values.
+  Tensor take_noise(std::initializer_list<int64_t> dims);
   Tensor take_page_table(int64_t num_rows, int64_t num_columns);  // int32: all pages, shuffled
   template <class T>
   Tensor take_all(const std::vector<T>& values, std::initializer_list<int64_t> dims) {
@@ -32,7 +33,9 @@ class OpInputs {
 
  private:
   const Stream& stream_;
-  std::vector<BF16> noise_ = std::vector<BF16>(1 << 22);
+  // An odd length: repeats of it start at other elements of a head.
+  std::vector<BF16> noise_ = std::vector<BF16>((1 << 22) + 1);
+  int64_t num_noises_ = 0;
   std::vector<DeviceBuffer> memory_;
 };
 

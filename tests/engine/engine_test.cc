@@ -8,6 +8,8 @@
 #include <iostream>
 #include <thread>
 
+#include "kernels/core/device.h"
+#include "kernels/core/graph.h"
 #include "tests/engine/demo_engine.h"
 #include "tests/support/test_sink.h"
 
@@ -102,6 +104,9 @@ TEST(EngineTest, SameTokensAloneInABatchColdWarmAndOverlapped) {
 
 TEST(EngineTest, SameTokensWithAndWithoutGraphs) {
   EngineConfig config = demo_config();
+  const auto choice = kernels::choose_device(config.device.kind);
+  ASSERT_TRUE(choice.ok());
+  if (!kernels::StepGraph::is_supported(choice->device)) GTEST_SKIP() << "no GPU: no graphs";
   const std::unique_ptr<Engine> graphs = make_engine(config);
   config.device.enforce_eager = true;
   const std::unique_ptr<Engine> eager = make_engine(config);
@@ -307,6 +312,13 @@ TEST(EngineTest, AContextThatCannotFitIsRefusedAtStart) {
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(engine.status().ToString().find("a context of 32768 tokens needs"), std::string::npos)
       << engine.status();
+  config.device.kv_cache_bytes = int64_t{1} << 45;
+  const auto boundless = Engine::create(config);
+  EXPECT_EQ(boundless.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(boundless.status().ToString().find("device.kv_cache_bytes is 35184372088832"),
+            std::string::npos)
+      << boundless.status();
+  config.device.kv_cache_bytes = 1 << 20;
   config.model.max_model_len = 0;
   const std::unique_ptr<Engine> shrunk = make_engine(config);
   EXPECT_EQ(shrunk->info().max_model_len, shrunk->info().num_pages * 128);

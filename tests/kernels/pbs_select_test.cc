@@ -215,6 +215,12 @@ TEST_P(PbsSelect, ALongContextMatchesTheReference) {
   expect_selected(mean);
 }
 
+// Several tiles of query rows by several of key blocks; the first rows skip the last blocks.
+TEST_P(PbsSelect, ALongSpanMatchesTheReference) {
+  PbsCase pbs(stream_, kDemo, {0, 6400}, {.stride = 8, .threshold = 0.8f});
+  expect_selected(pbs);
+}
+
 // More tiles of products than a GPU's multiprocessors work on at a time.
 TEST_P(PbsSelect, ManyHeadsOfALongContextMatchTheReference) {
   constexpr AttentionShape kManyHeads{16, 16, 64, DType::kBF16};

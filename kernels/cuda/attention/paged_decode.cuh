@@ -350,8 +350,7 @@ template <int kHeadDim>
 void launch_paged_decode(const DecodeParams& params, int num_sms, cudaStream_t stream) {
   using Config = PagedDecodeConfig<kHeadDim>;
   constexpr size_t kSharedBytes = sizeof(typename Config::SharedStorage);
-  static const cudaError_t allowed = allow_shared_memory<Config>();
-  check_cuda(allowed, "shared memory of the decode kernel");
+  check_cuda(allow_shared_memory<Config>(), "shared memory of the decode kernel");
   const int64_t items_max =
       int64_t{params.num_rows} * params.num_kv_heads * tiles_per_kv_head(params) * kMaxChunks;
   const int64_t num_blocks = std::min<int64_t>(items_max, num_sms * Config::kBlocksPerSm);

@@ -26,9 +26,10 @@ int heads_per_section(int64_t kv_len, int num_q_heads, int num_kv_heads, int64_t
   return kv_heads * (num_q_heads / num_kv_heads);
 }
 
-PrefillParams common_params(const Tensor& out, const Tensor& q, const Tensor& k_pages,
-                            const Tensor& v_pages, float scale, const StreamState& state) {
-  check_heads("prefill_attention", q);
+PrefillParams common_params(std::string_view op, const Tensor& out, const Tensor& q,
+                            const Tensor& k_pages, const Tensor& v_pages, float scale,
+                            const StreamState& state) {
+  check_heads(op, q);
   const int64_t page_rows = k_pages.dim(0) * k_pages.dim(1) * k_pages.dim(2);
   PrefillParams params{};
   params.q_map = make_head_map(q, kPrefillTileRows);
@@ -67,8 +68,8 @@ void launch(const PrefillParams& params, int64_t head_dim, const StreamState& st
 
 void prefill_attention(const PrefillAttentionArgs& args, CudaHandle stream) {
   const StreamState& state = state_of(stream);
-  PrefillParams params =
-      common_params(args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
+  PrefillParams params = common_params("prefill_attention", args.out, args.q, args.k_pages,
+                                       args.v_pages, args.scale, state);
   params.block_tables = args.block_tables.as<int32_t>();
   params.max_pages = static_cast<int32_t>(args.block_tables.dim(1));
   const int64_t head_dim = args.q.dim(2);
@@ -86,9 +87,10 @@ void prefill_attention(const PrefillAttentionArgs& args, CudaHandle stream) {
 }
 
 void pbs_prefill(const PbsPrefillArgs& args, CudaHandle stream) {
+  if (args.block_begin == args.block_end) return;
   const StreamState& state = state_of(stream);
   PrefillParams params =
-      common_params(args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
+      common_params("pbs_prefill", args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
   const PbsPlan& plan = args.plan;
   const int64_t permuted_rows = plan.k.dim(0) * plan.k.dim(1);
   params.k_permuted_map = make_row_map(plan.k.data, permuted_rows, plan.k.dim(2), kPbsBlock);

@@ -23,7 +23,7 @@ struct PrefillPart {
 };
 
 struct PrefillParams {
-  CUtensorMap q_map;           // [T, Hq, D], boxes of kBlockM rows of one head
+  CUtensorMap q_map;           // [T, Hq, D], boxes of kPrefillTileRows rows of one head
   CUtensorMap k_map;           // k_pages as rows [num_pages Hkv P, D], boxes of a page
   CUtensorMap v_map;           // v_pages likewise
   CUtensorMap k_permuted_map;  // plan.k as rows [Hkv L, D]; PBS only, as all below it

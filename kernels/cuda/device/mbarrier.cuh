@@ -35,8 +35,8 @@ class Mbarrier {
         ".reg .pred done;\n"
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra.uni over;\n"
-        "bra.uni again;\n"
+        "@done bra over;\n"
+        "bra again;\n"
         "over:\n"
         "}\n" ::"r"(address()),
         "r"(parity)

@@ -46,8 +46,4 @@ __device__ inline void tma_load_multicast(void* to, const CUtensorMap& map, Mbar
       : "memory");
 }
 
-__device__ inline void prefetch_map(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
-
 }  // namespace pbserve::kernels::cuda

@@ -4,6 +4,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/pbs/scratch.h"
 #include "kernels/cuda/pbs/select_params.h"
 
 namespace pbserve::kernels::cuda {
@@ -11,12 +12,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kGroupsMax = 16;
-constexpr uint32_t kAllLanes = 0xffffffffu;
 
 struct Shared {
   SoftmaxState slices[kWarps];      // of the only group, where there is but one
-  float log_sums[kGroupsMax];       // log2 of a group's masses over all candidates
+  float log_sums[kQueryGroupsMax];  // log2 of a group's masses over all candidates
   uint64_t partials[2][3][kWarps];  // of block_sums
   uint32_t counts[kWarps];
   int sink;  // the permuted block that holds token 0
@@ -24,8 +23,8 @@ struct Shared {
 
 __device__ __forceinline__ SoftmaxState merged_over_warp(SoftmaxState state) {
   for (int distance = 16; distance > 0; distance /= 2) {
-    state = merged(state, {__shfl_xor_sync(kAllLanes, state.top, distance),
-                           __shfl_xor_sync(kAllLanes, state.sum, distance)});
+    state = merged(state, {__shfl_xor_sync(kFullWarp, state.top, distance),
+                           __shfl_xor_sync(kFullWarp, state.sum, distance)});
   }
   return state;
 }
@@ -101,8 +100,8 @@ __device__ __forceinline__ void block_sums(uint64_t (&sums)[kCount], Shared& sha
   uint64_t(&partials)[3][kWarps] = shared.partials[round % 2];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    const uint32_t low = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sums[i]) & kLow);
-    const uint32_t high = __reduce_add_sync(kAllLanes, static_cast<uint32_t>(sums[i] >> 21));
+    const uint32_t low = __reduce_add_sync(kFullWarp, static_cast<uint32_t>(sums[i]) & kLow);
+    const uint32_t high = __reduce_add_sync(kFullWarp, static_cast<uint32_t>(sums[i] >> 21));
     if (threadIdx.x % 32 == 0) partials[i][threadIdx.x / 32] = (uint64_t{high} << 21) + low;
   }
   __syncthreads();
@@ -170,7 +169,7 @@ __device__ __forceinline__ uint32_t write_mask(uint32_t* words, const uint32_t* 
     for (int word = warp; word < num_words; word += kWarps) {
       const int j = word * 32 + lane;
       const bool ties = j < count && weights[j] == choice.bound;
-      const uint32_t bits = __ballot_sync(kAllLanes, ties);
+      const uint32_t bits = __ballot_sync(kFullWarp, ties);
       if (lane == 0) ties_before[word] = __popc(bits);
     }
     __syncthreads();
@@ -180,7 +179,7 @@ __device__ __forceinline__ uint32_t write_mask(uint32_t* words, const uint32_t* 
         const uint32_t ties = word < num_words ? ties_before[word] : 0;
         const uint32_t below = warp_sum_before(ties);
         if (word < num_words) ties_before[word] = before + below;
-        before += __shfl_sync(kAllLanes, below + ties, 31);
+        before += __shfl_sync(kFullWarp, below + ties, 31);
       }
     }
     __syncthreads();
@@ -190,7 +189,7 @@ __device__ __forceinline__ uint32_t write_mask(uint32_t* words, const uint32_t* 
     const int j = word * 32 + lane;
     const uint32_t weight = j < count ? weights[j] : 0;
     const bool ties = j < count && weight == choice.bound;
-    const uint32_t tie_bits = __ballot_sync(kAllLanes, ties);
+    const uint32_t tie_bits = __ballot_sync(kFullWarp, ties);
     bool taken = j < count && (weight > choice.bound || j == sink);
     if (ties) {
       const uint32_t rank = choice.num_ties == kNoLimit
@@ -198,7 +197,7 @@ __device__ __forceinline__ uint32_t write_mask(uint32_t* words, const uint32_t* 
                                 : ties_before[word] + __popc(tie_bits & ((1u << lane) - 1));
       taken = taken || rank < choice.num_ties;
     }
-    const uint32_t bits = __ballot_sync(kAllLanes, taken);
+    const uint32_t bits = __ballot_sync(kFullWarp, taken);
     if (lane == 0) words[word] = bits;
     num_taken += __popc(bits);
   }

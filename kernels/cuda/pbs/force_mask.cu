@@ -1,4 +1,5 @@
-#include "kernels/core/bits.h"
+// The mask of pbs_force.h: a draw for every block from its place alone. A warp draws the 32 blocks
+// of a word.
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/ldst.cuh"
 #include "kernels/cuda/stream_state.h"

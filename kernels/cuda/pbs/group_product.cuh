@@ -73,7 +73,8 @@ __device__ inline void release(Mbarrier& empty) {
 // stand in the tile. The warpgroup `consumer` calls it.
 __device__ inline void multiply_groups(GroupProducts& products, GroupShared& shared,
                                        GroupRing& ring, int consumer, int num_stages) {
-  // The lag stays: while one consumer reduces its products, the tensor cores work for the other.
+  // The lag tends to stay: while one consumer reduces its products, the tensor cores work for the
+  // other.
   if (ring.at_start()) shared.full[consumer * GroupTile::kLag].wait(0);
   int last_stage = 0;
 #pragma unroll 1

@@ -11,6 +11,7 @@
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/device/tma.cuh"
 #include "kernels/cuda/pbs/group_product.cuh"
+#include "kernels/cuda/pbs/scratch.h"
 #include "kernels/cuda/pbs/select_params.h"
 #include "kernels/cuda/tensor_map.h"
 
@@ -81,12 +82,8 @@ __device__ __forceinline__ void load_groups(const AntidiagonalParams& p, GroupSh
     shared.empty[stage].wait(ring.parity() ^ 1);
     full.arrive_and_expect(GroupTile::kQueryBytes + GroupTile::kKeyBytes);
     uint8_t* keys = shared.k[stage] + key_offset * kPanelRowBytes;
-    if constexpr (GroupTile::kClusterSize == 1) {
-      tma_load(keys, p.k_map, full, i * kK, key_row);
-    } else {
-      constexpr uint16_t kAllRanks = (1 << GroupTile::kClusterSize) - 1;
-      tma_load_multicast(keys, p.k_map, full, i * kK, key_row, kAllRanks);
-    }
+    constexpr uint16_t kAllRanks = (1 << GroupTile::kClusterSize) - 1;
+    tma_load_multicast(keys, p.k_map, full, i * kK, key_row, kAllRanks);
     const int token = kStride - 1 - i * kK / kDim + p.num_missing;
     int head = first_head;
     int group = first_block * kGroups + token / kStride;
@@ -111,6 +108,7 @@ __device__ __forceinline__ void write_log_masses(const SelectParams& p,
                                                  const GroupPlace& place, int consumer) {
   constexpr int kGroups = kPbsBlock / kStride;
   constexpr int kBlocks = GroupTile::kN / kGroups;
+  static_assert(kCandidateUnit % kBlocks == 0, "a whole tile is written, and a row ends with one");
   constexpr int kOwn = kBlocks / 4;       // of a lane
   constexpr int kProducts = kGroups / 4;  // of a lane in a key block: pairs, 8 columns apart
   const int lane = threadIdx.x % 32;

@@ -30,7 +30,7 @@ constexpr int64_t order_scratch_bytes(int64_t num_q_heads) {
 // them stay in the L2 cache for the greater part and are tiles enough for all multiprocessors.
 inline constexpr int64_t kSelectScratchBytes = int64_t{64} << 20;
 inline constexpr int64_t kQueryGroupsMax = 16;  // of a block, at the smallest stride
-inline constexpr int64_t kCandidateUnit = 32;   // rows of candidates are padded to it
+inline constexpr int64_t kCandidateUnit = 32;   // rows of candidates are padded to whole tiles
 
 // REQUIRES: num_candidates is padded.
 constexpr int64_t select_bytes_per_block(int64_t num_q_heads, int64_t head_dim,

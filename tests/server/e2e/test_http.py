@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from server_process import DEVICE, Server
+from server_process import DEVICE, ROOT, Server
 
 
 def sse_events(reply):
@@ -152,6 +152,22 @@ def test_a_forced_density_says_so():
         assert report["layer_densities"][0] == pytest.approx(0.3, abs=0.01)
         assert "forced density 0.3" in requests.get(
             forced.url + "/server_info", timeout=30).json()["sparse_attention"]
+
+
+def test_a_token_the_model_does_not_have_is_refused(tmp_path):
+    for file in (ROOT / "models/demo").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 4096,
+                                      "content": "<pad>"})
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with Server(model=str(tmp_path)) as server:
+        answer = server.post("/v1/completions", {"prompt": "a <pad>"})
+        assert answer.status_code == 400
+        assert "is 4096, must be a token id in [0, 4095]" in answer.text
+        assert server.complete("a <b>", max_tokens=2)
+        assert "the tokenizer has 4097 tokens, the model 4096" in server.read_log()
 
 
 def test_stream_carries_progress_usage_and_metrics(server):
