@@ -90,7 +90,7 @@ def main() -> None:
           BenchServer(arguments.server_binary, arguments.model, settings,
                       Path(scratch) / "log") as server):
         provenance = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                      "machine": server.get("/server_info")["device"],
+                      "machine": server.machine(),
                       "commit": arguments.commit or commit_id(), "settings": settings,
                       "model": arguments.model.name, "dummy": arguments.dummy}
 

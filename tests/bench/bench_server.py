@@ -58,6 +58,10 @@ class BenchServer:
         )
         return json.loads(self._read(request, timeout_s))
 
+    def machine(self) -> str:
+        """The GPU, or the processor and its threads, as the server names it."""
+        return self.get("/server_info")["device"]
+
     def get(self, path: str) -> dict:
         return json.loads(self._read(urllib.request.Request(self.url + path), timeout_s=30))
 
@@ -86,12 +90,6 @@ def random_ids(count: int, vocab_size: int, seed: str) -> list[int]:
     """A prompt of random tokens, the same for the same seed."""
     source = random.Random(seed)
     return [source.randrange(1, vocab_size) for _ in range(count)]
-
-
-def machine_name() -> str:
-    """The processor and how many of its threads this machine has."""
-    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    return f"{names[0]}, {len(names)} threads" if names else "unknown"
 
 
 def commit_id() -> str:

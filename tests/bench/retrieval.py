@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from bench_server import ROOT, BenchServer, commit_id, machine_name
+from bench_server import ROOT, BenchServer, commit_id
 from retrieval_prompts import ANSWER_TOKENS, TASKS, Prompt, is_hit, make_prompt, read_words
 
 
@@ -97,10 +97,13 @@ def run(arguments: argparse.Namespace, scratch: Path, record) -> list[dict]:
             settings = {"pbs.scorer": scorer, "pbs.stride": "8", "pbs.selector": "top_p"}
             servers[scorer] = stack.enter_context(BenchServer(
                 arguments.server_binary, arguments.model, settings, scratch / f"{scorer}.log"))
+        machines = {scorer: server.machine() for scorer, server in servers.items()}
         prompts = make_prompts(servers[ARMS[0].scorer], arguments)
         for number, (length, prompt) in enumerate(prompts):
             for arm in ARMS:
-                result = ask(servers[arm.scorer], arm, length, prompt, f"{arm.name}/{number}")
+                server = servers[arm.scorer]
+                result = ask(server, arm, length, prompt, f"{arm.name}/{number}")
+                result["machine"] = machines[arm.scorer]
                 results.append(result)
                 record(result)
     return results
@@ -139,7 +142,7 @@ def main() -> None:
         sys.exit(f"{arguments.server_binary} is missing: build it, or name it with --server-binary")
     provenance = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine_name(), "commit": commit_id(),
+        "commit": commit_id(),
     }
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     with (arguments.results.open("a", encoding="utf-8") as file,
