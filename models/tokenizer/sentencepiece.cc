@@ -55,7 +55,7 @@ absl::StatusOr<int32_t> find_id(const SentencePieceTokenizer::Parts& parts, cons
                                 int32_t own_id, const std::string& where) {
   int32_t id = own_id;
   if (!name.empty()) {
-    id = parts.library->find(name);
+    id = parts.module->find(name);
     for (const AddedToken& token : parts.added_tokens) {
       if (token.content == name) id = token.id;
     }
@@ -87,20 +87,20 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> sentencepiece_from_files(const Senten
     ASSIGN_OR_RETURN(config, read_sentencepiece_config(files.config, config_path));
   }
   SentencePieceTokenizer::Parts parts;
-  ASSIGN_OR_RETURN(parts.library, open_sentencepiece());
-  if (const std::string error = parts.library->load(files.model); !error.empty()) {
+  ASSIGN_OR_RETURN(parts.module, open_sentencepiece());
+  if (const std::string error = parts.module->load(files.model); !error.empty()) {
     return invalid(model_path, ": ", error);
   }
   ASSIGN_OR_RETURN(parts.spec, read_sentencepiece_spec(files.model));
   RETURN_IF_ERROR(check_spec(parts.spec, model_path));
-  ASSIGN_OR_RETURN(parts.added_tokens, collect_added_tokens(*parts.library, config, config_path));
+  ASSIGN_OR_RETURN(parts.added_tokens, collect_added_tokens(*parts.module, config, config_path));
   if (config.add_bos) {
-    ASSIGN_OR_RETURN(const int32_t id, find_id(parts, config.bos_token, parts.library->bos_id(),
+    ASSIGN_OR_RETURN(const int32_t id, find_id(parts, config.bos_token, parts.module->bos_id(),
                                                config_path + ": bos_token"));
     parts.prefix_ids.push_back(id);
   }
   if (config.add_eos) {
-    ASSIGN_OR_RETURN(const int32_t id, find_id(parts, config.eos_token, parts.library->eos_id(),
+    ASSIGN_OR_RETURN(const int32_t id, find_id(parts, config.eos_token, parts.module->eos_id(),
                                                config_path + ": eos_token"));
     parts.suffix_ids.push_back(id);
   }

@@ -51,7 +51,7 @@ std::string bytes_of_piece(const SentencePieceModule& library, int32_t id) {
 }  // namespace
 
 SentencePieceTokenizer::SentencePieceTokenizer(Parts parts)
-    : library_(std::move(parts.library)),
+    : library_(std::move(parts.module)),
       word_by_word_(encodes_word_by_word(*library_, parts.spec)),
       added_tokens_(parts.added_tokens),
       prefix_ids_(std::move(parts.prefix_ids)),

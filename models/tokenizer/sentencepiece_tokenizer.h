@@ -19,7 +19,7 @@ namespace pbserve::models {
 class SentencePieceTokenizer : public Tokenizer {
  public:
   struct Parts {
-    std::unique_ptr<SentencePieceModule> library;  // loaded
+    std::unique_ptr<SentencePieceModule> module;  // loaded
     SentencePieceSpec spec;
     std::vector<AddedToken> added_tokens;  // control pieces among them
     std::vector<int32_t> prefix_ids;
