@@ -103,6 +103,7 @@ Matmul::Impl::~Impl() {
   if (workspace != nullptr) cudaFree(workspace);
 }
 
+// The rounding of rows is promised in ops/linear.h: who warms up counts on it.
 Problem Matmul::Impl::problem_of(const LinearArgs& args) const {
   const LinearWeight& weight = args.weight;
   const auto num_rows = static_cast<uint64_t>(args.x.dim(0));

@@ -37,6 +37,8 @@ struct LinearArgs {
 
 // Every output element is one float32 sum over k in ascending order, whatever T is: a row's result
 // does not depend on the rows beside it. (CPU; on the GPU with a deterministic stream.)
+// A GPU searches for an algorithm at the first product of a weight's shape with more rows than one
+// power of two and no more than the next.
 void linear(const LinearArgs& args, const Stream& stream);
 
 namespace cpu {

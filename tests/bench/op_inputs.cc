@@ -27,7 +27,7 @@ Tensor OpInputs::take(DType dtype, std::initializer_list<int64_t> dims) {
 Tensor OpInputs::take_noise(std::initializer_list<int64_t> dims) {
   const Tensor tensor = take(DType::kBF16, dims);
   const auto size = static_cast<int64_t>(noise_.size());
-  constexpr int64_t kStep = 1234577;  // prime: starts as far apart as the tensors are many
+  constexpr int64_t kStep = 1234577;  // shares no factor with the length: every start is another
   int64_t from = num_noises_++ * kStep % size;
   for (int64_t to = 0; to < tensor.numel();) {
     const int64_t count = std::min(size - from, tensor.numel() - to);

@@ -97,13 +97,13 @@ def run(arguments: argparse.Namespace, scratch: Path, record) -> list[dict]:
             settings = {"pbs.scorer": scorer, "pbs.stride": "8", "pbs.selector": "top_p"}
             servers[scorer] = stack.enter_context(BenchServer(
                 arguments.server_binary, arguments.model, settings, scratch / f"{scorer}.log"))
-        machines = {scorer: server.machine() for scorer, server in servers.items()}
-        prompts = make_prompts(servers[ARMS[0].scorer], arguments)
+        first = servers[ARMS[0].scorer]
+        machine = {"machine": first.machine()}
+        prompts = make_prompts(first, arguments)
         for number, (length, prompt) in enumerate(prompts):
             for arm in ARMS:
-                server = servers[arm.scorer]
-                result = ask(server, arm, length, prompt, f"{arm.name}/{number}")
-                result["machine"] = machines[arm.scorer]
+                result = machine | ask(servers[arm.scorer], arm, length, prompt,
+                                       f"{arm.name}/{number}")
                 results.append(result)
                 record(result)
     return results
