@@ -5,11 +5,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define PBSERVE_HOST_DEVICE __host__ __device__
-#else
-#define PBSERVE_HOST_DEVICE
-#endif
+#include "kernels/core/bits.h"
 
 namespace pbserve::kernels {
 

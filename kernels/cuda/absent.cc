@@ -30,7 +30,9 @@ void decode_attention(const DecodeAttentionArgs&, CudaHandle) { die_absent("deco
 int64_t decode_scratch_bytes(const DecodeScratchShape&) { die_absent("decode_scratch_bytes"); }
 int64_t pbs_scratch_bytes(const PbsPlanShape&) { die_absent("pbs_scratch_bytes"); }
 void pbs_order(const PbsOrderArgs&, CudaHandle) { die_absent("pbs_order"); }
+void pbs_pool(const PbsPoolArgs&, CudaHandle) { die_absent("pbs_pool"); }
 void pbs_select(const PbsSelectArgs&, CudaHandle) { die_absent("pbs_select"); }
+void pbs_audit(const PbsAuditArgs&, CudaHandle) { die_absent("pbs_audit"); }
 void pbs_prefill(const PbsPrefillArgs&, CudaHandle) { die_absent("pbs_prefill"); }
 void pbs_force_mask(const PbsForceMaskArgs&, CudaHandle) { die_absent("pbs_force_mask"); }
 void sample(const SampleArgs&, CudaHandle) { die_absent("sample"); }

@@ -25,7 +25,9 @@ void check_args(const PrefillAttentionArgs& args);
 void check_args(const DecodeAttentionArgs& args);
 void check_args(const PbsPlanShape& shape);
 void check_args(const PbsOrderArgs& args);
+void check_args(const PbsPoolArgs& args);
 void check_args(const PbsSelectArgs& args);
+void check_args(const PbsAuditArgs& args);
 void check_args(const PbsPrefillArgs& args);
 void check_args(const PbsForceMaskArgs& args);
 

@@ -76,18 +76,17 @@ void decode_attention(const DecodeAttentionArgs& args, const Stream& stream) {
 
 PbsPlan take_pbs_plan(const PbsPlanShape& shape, Device device, Workspace& workspace) {
   check_args(shape);
-  const int64_t context = align_up<int64_t>(shape.context_len_max, kPbsBlock);
-  const int64_t blocks = context / kPbsBlock;
-  const int64_t query_blocks = ceil_div<int64_t>(shape.span_len_max, kPbsBlock);
+  const int64_t key_blocks = ceil_div<int64_t>(shape.context_len_max, kPbsBlock);
+  const int64_t query_blocks = ceil_div<int64_t>(shape.job_rows_max, kPbsBlock);
   const int64_t scratch_bytes = device.kind == DeviceKind::kCuda ? cuda::pbs_scratch_bytes(shape)
                                                                  : cpu::pbs_scratch_bytes(shape);
-  const int64_t kv_heads = shape.num_kv_heads;
-  return {.order = workspace.take(DType::kU8, {kv_heads, context}),
-          .k = workspace.take(shape.dtype, {kv_heads, context, shape.head_dim}),
-          .v = workspace.take(shape.dtype, {kv_heads, context, shape.head_dim}),
-          .k_pooled = workspace.take(DType::kF32, {kv_heads, blocks, shape.head_dim}),
-          .mask = workspace.take(DType::kU32,
-                                 {shape.num_q_heads, query_blocks, ceil_div<int64_t>(blocks, 32)}),
+  const auto take_pages = [&] {
+    return workspace.take(shape.dtype,
+                          {query_blocks, shape.num_kv_heads, kPbsBlock, shape.head_dim});
+  };
+  return {.own = {.k = take_pages(), .v = take_pages(), .k_mean = {}},
+          .mask = workspace.take(DType::kU32, {shape.num_q_heads, query_blocks,
+                                               ceil_div<int64_t>(key_blocks, 32)}),
           .scratch = workspace.take(DType::kU8, {scratch_bytes})};
 }
 
@@ -96,9 +95,30 @@ void pbs_order(const PbsOrderArgs& args, const Stream& stream) {
   stream.is_cuda() ? cuda::pbs_order(args, stream.handle()) : cpu::pbs_order(args, stream.pool());
 }
 
+void pbs_pool(const PbsPoolArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_pool(args, stream.handle()) : cpu::pbs_pool(args, stream.pool());
+}
+
 void pbs_select(const PbsSelectArgs& args, const Stream& stream) {
   check_args(args);
   stream.is_cuda() ? cuda::pbs_select(args, stream.handle()) : cpu::pbs_select(args, stream.pool());
+}
+
+void pbs_audit(const PbsAuditArgs& args, const Stream& stream) {
+  check_args(args);
+  stream.is_cuda() ? cuda::pbs_audit(args, stream.handle()) : cpu::pbs_audit(args, stream.pool());
+}
+
+int64_t num_audited_rows(const PbsJob& job, int32_t block_begin, int32_t block_end,
+                         int32_t dense_tail, int32_t period) {
+  int64_t num_rows = 0;
+  for (int32_t block = block_begin; block < block_end; ++block) {
+    if (!is_audited(job, block, dense_tail, period)) continue;
+    const int32_t rows = std::min(kPbsBlock, job.num_rows() - block * kPbsBlock);
+    num_rows += std::min(rows, kAuditRows);
+  }
+  return num_rows;
 }
 
 void pbs_force_mask(const PbsForceMaskArgs& args, const Stream& stream) {

@@ -8,9 +8,9 @@
 namespace pbserve::kernels {
 
 struct PbsForceMaskArgs {
-  PbsPlan plan;  // mask rows of the blocks are overwritten
-  PbsSpan span;
-  int32_t block_begin;  // query blocks of the span, half-open
+  Tensor mask;  // PbsPlan::mask: rows of the blocks are overwritten
+  PbsJob job;
+  int32_t block_begin;  // query blocks of the job, half-open
   int32_t block_end;
   Tensor num_selected;  // [1] int64: += blocks attended, as pbs_select counts them
   int32_t segment;      // S

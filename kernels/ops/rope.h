@@ -4,11 +4,9 @@
 
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
+#include "kernels/ops/kv_pages.h"
 
 namespace pbserve::kernels {
-
-// Tokens per page of the KV cache = tokens per PBS block.
-inline constexpr int kPageSize = 128;
 
 struct RopeAppendArgs {
   Tensor q;          // [T, Hq, D], written
