@@ -8,13 +8,13 @@
 namespace pbserve::kernels::cpu {
 
 void pbs_force_mask(const PbsForceMaskArgs& args, ThreadPool& pool) {
-  const Tensor& mask = args.plan.mask;
+  const Tensor& mask = args.mask;
   const auto num_heads = static_cast<int32_t>(mask.dim(0));
   const int64_t num_blocks = args.block_end - args.block_begin;
   const std::atomic_ref<int64_t> num_selected(*args.num_selected.as<int64_t>());
   pool.parallel_for(num_blocks, [&](int64_t item) {
     const auto block = args.block_begin + static_cast<int32_t>(item);
-    const int32_t block_idx = args.span.begin / kPbsBlock + block;
+    const int32_t block_idx = args.job.begin / kPbsBlock + block;
     const int32_t num_candidates = align_down(block_idx, args.segment / kPbsBlock);
     const uint32_t share = forced_share(block_idx, num_candidates, args.density);
     int64_t num_attended = 0;

@@ -1,15 +1,15 @@
-// The order of the keys inside each segment: most attended by the span's last queries first.
-//
-// Two passes over the keys keep memory linear: the first leaves every proxy query's softmax maximum
-// and sum, the second turns logits into probabilities segment by segment and sorts.
+// The order of the keys inside each segment: most attended by the last queries of the span first.
+// One item is one span and one key head; what it computes follows from the span alone.
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "kernels/core/bits.h"
 #include "kernels/cpu/aligned_floats.h"
+#include "kernels/cpu/page_mean.h"
 #include "kernels/cpu/paged_keys.h"
 #include "kernels/cpu/query_rows.h"
 #include "kernels/cpu/softmax_row.h"
@@ -21,16 +21,16 @@ namespace pbserve::kernels::cpu {
 namespace {
 
 constexpr int kSegmentMax = 256;
-constexpr int64_t kRowChunk = 24;  // proxies whose logits over a segment are alive at once: 24 KB
+constexpr int64_t kRowChunk =
+    24;  // proxies whose logits are alive at once: 96 KB at spans of 1,024
 
-int64_t scratch_bytes(int64_t num_q_heads) {  // a state for every proxy query of every head
-  return num_q_heads * kPbsBlock * static_cast<int64_t>(sizeof(SoftmaxState));
-}
+using Places = std::array<uint8_t, kSegmentMax>;  // place p holds the key at segment base + [p]
 
 struct Scratch {
   AlignedFloats proxies;  // [num_proxies, packed_stride(D)]
-  AlignedFloats keys;     // [D, S]: keys are columns
-  AlignedFloats logits;   // [kRowChunk, S]
+  AlignedFloats keys;     // [segments of the span, D, S]: keys are columns
+  AlignedFloats logits;   // [kRowChunk, keys of the span]
+  AlignedFloats scores;   // [keys of the span]
 };
 
 Scratch& scratch_of_this_thread() {
@@ -39,165 +39,160 @@ Scratch& scratch_of_this_thread() {
 }
 
 template <class T>
-struct OrderTask {
-  explicit OrderTask(const PbsOrderArgs& arguments)
-      : args(arguments),
-        pages(args.k_pages, args.v_pages, args.block_table.as<int32_t>()),
-        dim(args.q.dim(2)),
-        num_q_heads(args.q.dim(1)),
-        num_kv_heads(args.k_pages.dim(1)),
-        segment(args.params.segment),
-        num_segments(args.span.end / segment),
-        num_proxies(std::min<int64_t>(kPbsBlock, args.span.num_rows())) {}
+class SpanOrder {
+ public:
+  SpanOrder(const PbsInput& input, PbsSpan span, int64_t kv_head)
+      : in_(input),
+        span_(span),
+        kv_head_(kv_head),
+        group_(input.q.dim(1) / input.pages.k.dim(1)),
+        dim_(input.q.dim(2)),
+        segment_(input.params.segment),
+        num_segments_(span.end / segment_ - span.begin / segment_),
+        to_(input.pages.k, input.pages.v, input.block_table.as<int32_t>()) {}
 
-  const PbsOrderArgs& args;
-  PagedKeys<T> pages;
-  int64_t dim;
-  int64_t num_q_heads;
-  int64_t num_kv_heads;
-  int64_t segment;
-  int64_t num_segments;  // complete ones
-  int64_t num_proxies;
-
-  int64_t group() const { return num_q_heads / num_kv_heads; }
-  SoftmaxState* states(int64_t head) const {  // [num_proxies]
-    return reinterpret_cast<SoftmaxState*>(args.plan.scratch.data) + head * kPbsBlock;
+  void run() {
+    if (in_.params.order == PbsOrder::kSpan && num_segments_ > 0) score_keys();
+    for (int64_t i = 0; i < num_segments_; ++i) write_segment(i, places_of(i));
+    for (int64_t at = span_.begin + num_segments_ * segment_; at < span_.end; at += kPageSize) {
+      write_rest(at, std::min<int64_t>(kPageSize, span_.end - at));
+    }
   }
 
-  void pack_proxies(int64_t head) const;
-  void load_segment(int64_t kv_head, int64_t segment_idx) const;
-  template <class Body>
-  void for_each_proxy(const Body& body) const;
+ private:
+  int64_t num_keys() const { return num_segments_ * segment_; }
+  // The natural page that holds a position of the job.
+  const T* own(const Tensor& pages, int64_t position) const {
+    const int64_t row = position - in_.job.begin;
+    const Tensor page = pages.at(row / kPageSize).at(kv_head_);
+    return page.as<T>() + row % kPageSize * dim_;
+  }
 
-  void reduce_proxies(int64_t head) const;
-  void score_segment(int64_t kv_head, int64_t segment_idx, float* scores) const;
-  void order_segment(int64_t kv_head, int64_t segment_idx) const;
-  void copy_permuted(int64_t kv_head, int64_t segment_idx, const uint8_t* order) const;
-  void pool_block(int64_t kv_head, int64_t block) const;
+  void load_keys();
+  void score_keys();
+  void add_probabilities(const float* proxies, int64_t num_rows, float share);
+  Places places_of(int64_t segment_idx) const;
+  void write_segment(int64_t segment_idx, const Places& places);
+  void write_rest(int64_t position, int64_t num_keys);
+
+  const PbsInput& in_;
+  PbsSpan span_;
+  int64_t kv_head_;
+  int64_t group_;
+  int64_t dim_;
+  int64_t segment_;
+  int64_t num_segments_;  // complete ones
+  PagedKeys<T> to_;
 };
 
 template <class T>
-void OrderTask<T>::pack_proxies(int64_t head) const {
+void SpanOrder<T>::load_keys() {
+  float* keys = scratch_of_this_thread().keys.at_least(num_keys() * dim_);
+  for (int64_t at = 0; at < num_keys(); at += kPageSize) {
+    float* columns = keys + at / segment_ * dim_ * segment_ + at % segment_;
+    transpose(columns, segment_, own(in_.plan.own.k, span_.begin + at), dim_, kPageSize, dim_);
+  }
+}
+
+template <class T>
+void SpanOrder<T>::score_keys() {
   Scratch& scratch = scratch_of_this_thread();
-  scratch.proxies.at_least(num_proxies * packed_stride(dim));
-  const int64_t num_rows = args.span.num_rows();
-  pack_queries<T>(scratch.proxies.data(), args.q.rows(num_rows - num_proxies, num_rows), head,
-                  args.scale);
-}
-
-template <class T>
-void OrderTask<T>::load_segment(int64_t kv_head, int64_t segment_idx) const {
-  float* keys = scratch_of_this_thread().keys.at_least(dim * segment);
-  for (int64_t offset = 0; offset < segment; offset += kPageSize) {
-    const int64_t page = (segment_idx * segment + offset) / kPageSize;
-    transpose(keys + offset, segment, pages.k(page, kv_head), dim, kPageSize, dim);
+  const int64_t num_proxies = std::min<int64_t>(kPbsBlock, span_.num_rows());
+  const int64_t last_row = span_.end - in_.job.begin;
+  const Tensor queries = in_.q.rows(last_row - num_proxies, last_row);
+  const float share = 1.f / static_cast<float>(num_proxies * group_);
+  load_keys();
+  std::fill_n(scratch.scores.at_least(num_keys()), num_keys(), 0.f);
+  scratch.logits.at_least(kRowChunk * num_keys());
+  float* proxies = scratch.proxies.at_least(num_proxies * packed_stride(dim_));
+  for (int64_t g = 0; g < group_; ++g) {
+    pack_queries<T>(proxies, queries, kv_head_ * group_ + g, in_.scale);
+    for (int64_t first = 0; first < num_proxies; first += kRowChunk) {
+      add_probabilities(proxies + first * packed_stride(dim_),
+                        std::min(kRowChunk, num_proxies - first), share);
+    }
   }
 }
 
-// Calls body(proxy, logits [S]) for the packed proxies over the loaded segment.
 template <class T>
-template <class Body>
-void OrderTask<T>::for_each_proxy(const Body& body) const {
+void SpanOrder<T>::add_probabilities(const float* proxies, int64_t num_rows, float share) {
   Scratch& scratch = scratch_of_this_thread();
-  float* logits = scratch.logits.at_least(kRowChunk * segment);
-  for (int64_t first = 0; first < num_proxies; first += kRowChunk) {
-    const int64_t rows = std::min(kRowChunk, num_proxies - first);
-    matmul(logits, segment, scratch.proxies.data() + first * packed_stride(dim), packed_stride(dim),
-           scratch.keys.data(), segment, rows, segment, dim, Accumulate::kOverwrite);
-    for (int64_t i = 0; i < rows; ++i) body(first + i, logits + i * segment);
+  float* logits = scratch.logits.data();
+  for (int64_t i = 0; i < num_segments_; ++i) {
+    matmul(logits + i * segment_, num_keys(), proxies, packed_stride(dim_),
+           scratch.keys.data() + i * dim_ * segment_, segment_, num_rows, segment_, dim_,
+           Accumulate::kOverwrite);
+  }
+  for (int64_t row = 0; row < num_rows; ++row) {
+    float* weights = logits + row * num_keys();
+    SoftmaxState state;
+    softmax_step(state, weights, num_keys(), num_keys());
+    const float scale = share / state.sum;
+    for (int64_t j = 0; j < num_keys(); j += kLanes) {
+      float* score = scratch.scores.data() + j;
+      store(score, load(score) + load(weights + j) * scale);
+    }
   }
 }
 
 template <class T>
-void OrderTask<T>::reduce_proxies(int64_t head) const {
-  pack_proxies(head);
-  std::fill_n(states(head), num_proxies, SoftmaxState{});
-  for (int64_t s = 0; s < num_segments; ++s) {
-    load_segment(head / group(), s);
-    for_each_proxy([&](int64_t proxy, float* logits) {
-      softmax_step(states(head)[proxy], logits, segment, segment);
-    });
-  }
-}
-
-template <class T>
-void OrderTask<T>::score_segment(int64_t kv_head, int64_t segment_idx, float* scores) const {
-  std::fill_n(scores, segment, 0.f);
-  load_segment(kv_head, segment_idx);
-  for (int64_t head = kv_head * group(); head < (kv_head + 1) * group(); ++head) {
-    pack_proxies(head);
-    for_each_proxy([&](int64_t proxy, float* logits) {
-      const SoftmaxState state = states(head)[proxy];
-      const float share = 1.f / (state.sum * static_cast<float>(num_proxies * group()));
-      for (int64_t j = 0; j < segment; j += kLanes) {
-        store(scores + j, load(scores + j) + exp(load(logits + j) - state.top) * share);
-      }
-    });
-  }
-}
-
-template <class T>
-void OrderTask<T>::order_segment(int64_t kv_head, int64_t segment_idx) const {
-  alignas(64) std::array<float, kSegmentMax> scores;
-  score_segment(kv_head, segment_idx, scores.data());
+Places SpanOrder<T>::places_of(int64_t segment_idx) const {
+  Places places;
+  for (int i = 0; i < kSegmentMax; ++i) places[i] = static_cast<uint8_t>(i);
+  if (in_.params.order == PbsOrder::kNatural) return places;
+  float* scores = scratch_of_this_thread().scores.data() + segment_idx * segment_;
+  const bool holds_token_0 = span_.begin == 0 && segment_idx == 0;
+  if (holds_token_0 && in_.params.sink > 0) scores[0] = std::numeric_limits<float>::infinity();
   // Scores are not negative, so their bits compare as they do. The complement turns "score
   // descending, position ascending" into one ascending integer.
   std::array<uint64_t, kSegmentMax> ranks;
-  for (int64_t i = 0; i < segment; ++i) {
+  for (int64_t i = 0; i < segment_; ++i) {
     ranks[i] = uint64_t{~std::bit_cast<uint32_t>(scores[i])} << 32 | static_cast<uint64_t>(i);
   }
-  std::sort(ranks.begin(), ranks.begin() + segment);
-  const Tensor order_row = args.plan.order.at(kv_head);
-  uint8_t* order = order_row.as<uint8_t>() + segment_idx * segment;
-  for (int64_t i = 0; i < segment; ++i) order[i] = static_cast<uint8_t>(ranks[i]);
-
-  copy_permuted(kv_head, segment_idx, order);
-  const int64_t blocks = segment / kPbsBlock;
-  for (int64_t i = 0; i < blocks; ++i) pool_block(kv_head, segment_idx * blocks + i);
+  std::sort(ranks.begin(), ranks.begin() + segment_);
+  for (int64_t i = 0; i < segment_; ++i) places[i] = static_cast<uint8_t>(ranks[i]);
+  return places;
 }
 
 template <class T>
-void OrderTask<T>::copy_permuted(int64_t kv_head, int64_t segment_idx, const uint8_t* order) const {
-  const int64_t base = segment_idx * segment;
-  const size_t bytes = static_cast<size_t>(dim) * sizeof(T);
-  T* to_k = args.plan.k.at(kv_head).template as<T>() + base * dim;
-  T* to_v = args.plan.v.at(kv_head).template as<T>() + base * dim;
-  for (int64_t place = 0; place < segment; ++place) {
-    const int64_t position = base + order[place];
-    const int64_t page = position / kPageSize;
-    const int64_t from = position % kPageSize * dim;
-    std::memcpy(to_k + place * dim, pages.k(page, kv_head) + from, bytes);
-    std::memcpy(to_v + place * dim, pages.v(page, kv_head) + from, bytes);
+void SpanOrder<T>::write_segment(int64_t segment_idx, const Places& places) {
+  const int64_t base = span_.begin + segment_idx * segment_;
+  const size_t bytes = static_cast<size_t>(dim_) * sizeof(T);
+  for (int64_t first = 0; first < segment_; first += kPageSize) {
+    const int64_t page_idx = (base + first) / kPageSize;
+    for (int64_t i = 0; i < kPageSize; ++i) {
+      const int64_t position = base + places[first + i];
+      std::memcpy(to_.k(page_idx, kv_head_) + i * dim_, own(in_.plan.own.k, position), bytes);
+      std::memcpy(to_.v(page_idx, kv_head_) + i * dim_, own(in_.plan.own.v, position), bytes);
+    }
+    write_page_mean<T>(in_.pages, to_.page(page_idx), kv_head_);
   }
 }
 
 template <class T>
-void OrderTask<T>::pool_block(int64_t kv_head, int64_t block) const {
-  const T* from = args.plan.k.at(kv_head).template as<T>() + block * kPbsBlock * dim;
-  float* to = args.plan.k_pooled.at(kv_head).template as<float>() + block * dim;
-  for (int64_t d = 0; d < dim; d += kLanes) {
-    Vec total = {};
-    for (int64_t i = 0; i < kPbsBlock; ++i) total += load(from + i * dim + d);
-    store(to + d, total * (1.f / kPbsBlock));
-  }
+void SpanOrder<T>::write_rest(int64_t position, int64_t num_keys) {
+  const int64_t page_idx = position / kPageSize;
+  const size_t bytes = static_cast<size_t>(num_keys * dim_) * sizeof(T);
+  std::memcpy(to_.k(page_idx, kv_head_), own(in_.plan.own.k, position), bytes);
+  std::memcpy(to_.v(page_idx, kv_head_), own(in_.plan.own.v, position), bytes);
 }
 
 template <class T>
-void order(const PbsOrderArgs& args, ThreadPool& pool) {
-  const OrderTask<T> task(args);
-  check(args.plan.scratch.numel() >= scratch_bytes(task.num_q_heads), "pbs_order: scratch");
-  pool.parallel_for(task.num_q_heads, [&](int64_t head) { task.reduce_proxies(head); });
-  pool.parallel_for(task.num_kv_heads * task.num_segments, [&](int64_t item) {
-    task.order_segment(item % task.num_kv_heads, item / task.num_kv_heads);
+void order(const PbsInput& input, ThreadPool& pool) {
+  const int64_t num_kv_heads = input.pages.k.dim(1);
+  pool.parallel_for(num_spans(input.job) * num_kv_heads, [&](int64_t item) {
+    const PbsSpan span = span_of(input.job, static_cast<int32_t>(item / num_kv_heads));
+    SpanOrder<T>(input, span, item % num_kv_heads).run();
   });
 }
 
 }  // namespace
 
-int64_t pbs_scratch_bytes(const PbsPlanShape& shape) { return scratch_bytes(shape.num_q_heads); }
+int64_t pbs_scratch_bytes(const PbsPlanShape&) { return 0; }
 
 void pbs_order(const PbsOrderArgs& args, ThreadPool& pool) {
-  args.q.dtype == DType::kBF16 ? order<BF16>(args, pool) : order<float>(args, pool);
+  args.input.q.dtype == DType::kBF16 ? order<BF16>(args.input, pool)
+                                     : order<float>(args.input, pool);
 }
 
 }  // namespace pbserve::kernels::cpu

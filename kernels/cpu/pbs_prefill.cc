@@ -1,5 +1,5 @@
-// Block-sparse prefill: the tiles of a query block are the taken blocks of permuted keys, then its
-// own segment from the pages. With every block taken and the order of the positions, that is the
+// Block-sparse prefill: the tiles of a query block are the taken pages of earlier segments, then
+// its own segment in natural order. With every page taken and pages in natural order, that is the
 // tile list of dense prefill.
 
 #include <algorithm>
@@ -13,24 +13,19 @@ namespace pbserve::kernels::cpu {
 namespace {
 
 template <class T>
-void attend_taken_blocks(AttentionBlock& attention, const PbsPrefillArgs& args, int64_t block,
-                         int64_t kv_head, int64_t num_candidates) {
-  const int64_t dim = args.q.dim(2);
-  const int64_t group = args.q.dim(1) / args.k_pages.dim(1);
-  const T* k = args.plan.k.at(kv_head).template as<T>();
-  const T* v = args.plan.v.at(kv_head).template as<T>();
-  const Tensor& mask = args.plan.mask;
+void attend_taken_pages(AttentionBlock& attention, const PbsInput& in, int64_t block,
+                        int64_t kv_head, int64_t num_candidates) {
+  const PagedKeys<T> pages(in.pages.k, in.pages.v, in.block_table.as<int32_t>());
+  const int64_t group = in.q.dim(1) / in.pages.k.dim(1);
+  const Tensor& mask = in.plan.mask;
   const uint32_t* words =
       mask.as<uint32_t>() + kv_head * group * mask.stride[0] + block * mask.stride[1];
   for (int64_t j = 0; j < num_candidates; ++j) {
     bool loaded = false;
     for (int64_t g = 0; g < group; ++g) {
       if ((words[g * mask.stride[0] + j / 32] >> (j % 32) & 1u) == 0) continue;
-      if (!loaded) {
-        const int64_t offset = j * kPbsBlock * dim;
-        attention.load_keys(k + offset, v + offset, kPbsBlock);
-        loaded = true;
-      }
+      if (!loaded) attention.load_keys(pages.k(j, kv_head), pages.v(j, kv_head), kPageSize);
+      loaded = true;
       attention.attend_head(g);
     }
   }
@@ -38,19 +33,20 @@ void attend_taken_blocks(AttentionBlock& attention, const PbsPrefillArgs& args, 
 
 template <class T>
 void prefill_block(const PbsPrefillArgs& args, int64_t block, int64_t kv_head) {
-  const PagedKeys<T> pages(args.k_pages, args.v_pages, args.block_table.as<int32_t>());
+  const PbsInput& in = args.input;
   const int64_t row_begin = block * kPbsBlock;
-  const int64_t row_end = std::min<int64_t>(row_begin + kPbsBlock, args.span.num_rows());
-  const int64_t begin = args.span.begin + row_begin;  // positions
-  const int64_t end = args.span.begin + row_end;
-  const int64_t segment_begin = align_down<int64_t>(begin, args.segment);
+  const int64_t row_end = std::min<int64_t>(row_begin + kPbsBlock, in.job.num_rows());
+  const int64_t begin = in.job.begin + row_begin;  // positions
+  const int64_t end = in.job.begin + row_end;
+  const int64_t segment_begin = align_down<int64_t>(begin, in.params.segment);
 
   AttentionBlock& attention = AttentionBlock::of_this_thread();
-  attention.start<T>(args.q.rows(row_begin, row_end), kv_head, args.k_pages.dim(1), args.scale);
-  attend_taken_blocks<T>(attention, args, block, kv_head, segment_begin / kPbsBlock);
+  attention.start<T>(in.q.rows(row_begin, row_end), kv_head, in.pages.k.dim(1), in.scale);
+  attend_taken_pages<T>(attention, in, block, kv_head, segment_begin / kPbsBlock);
   for (int64_t key = segment_begin; key < end; key += kPageSize) {
-    const int64_t page = key / kPageSize;
-    attention.load_keys(pages.k(page, kv_head), pages.v(page, kv_head),
+    const int64_t own = (key - in.job.begin) / kPageSize;
+    attention.load_keys(in.plan.own.k.at(own).at(kv_head).template as<T>(),
+                        in.plan.own.v.at(own).at(kv_head).template as<T>(),
                         std::min<int64_t>(kPageSize, end - key));
     attention.attend(begin - key + 1);
   }
@@ -59,7 +55,7 @@ void prefill_block(const PbsPrefillArgs& args, int64_t block, int64_t kv_head) {
 
 template <class T>
 void prefill(const PbsPrefillArgs& args, ThreadPool& pool) {
-  const int64_t num_kv_heads = args.k_pages.dim(1);
+  const int64_t num_kv_heads = args.input.pages.k.dim(1);
   const int64_t num_blocks = args.block_end - args.block_begin;
   pool.parallel_for(num_blocks * num_kv_heads, [&](int64_t item) {
     prefill_block<T>(args, args.block_end - 1 - item / num_kv_heads, item % num_kv_heads);
@@ -69,7 +65,7 @@ void prefill(const PbsPrefillArgs& args, ThreadPool& pool) {
 }  // namespace
 
 void pbs_prefill(const PbsPrefillArgs& args, ThreadPool& pool) {
-  args.q.dtype == DType::kBF16 ? prefill<BF16>(args, pool) : prefill<float>(args, pool);
+  args.input.q.dtype == DType::kBF16 ? prefill<BF16>(args, pool) : prefill<float>(args, pool);
 }
 
 }  // namespace pbserve::kernels::cpu

@@ -108,10 +108,10 @@ PBSERVE_HOST_DEVICE constexpr int32_t first_tail_block(int32_t prompt_len, int32
 
 // Scratch of one layer of one job, sized for the longest context and the largest job.
 struct PbsPlan {
-  KvPages own;     // [rows_max / B, Hkv, B, D]: K/V of the job's rows in natural order; row i of the
-                   // job at page i / B. No k_mean. Written by whoever computes the rows
-  Tensor mask;     // [Hq, rows_max / B, words] uint32: bit j of word j / 32 = candidate j is taken.
-                   // Blocks of the own segment are always attended and are not in the mask
+  KvPages own;  // [rows_max / B, Hkv, B, D]: K/V of the job's rows in natural order; row i of the
+                // job at page i / B. No k_mean. Written by whoever computes the rows
+  Tensor mask;  // [Hq, rows_max / B, words] uint32: bit j of word j / 32 = candidate j is taken.
+                // Blocks of the own segment are always attended and are not in the mask
   Tensor scratch;  // [bytes] uint8, backend-private
 };
 

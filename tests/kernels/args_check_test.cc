@@ -56,25 +56,20 @@ class ArgsCheckDeathTest : public ::testing::Test {
             .segments = segments_,
             .scale = 1};
   }
-  PbsPlan plan() {
-    return {.order = tensor(DType::kU8, {2, 1024}),
-            .k = bf16({2, 1024, 64}),
-            .v = bf16({2, 1024, 64}),
-            .k_pooled = f32({2, 8, 64}),
-            .mask = tensor(DType::kU32, {4, 4, 1}),
-            .scratch = tensor(DType::kU8, {16})};
+  KvPages pages(int64_t num_pages) {
+    return {.k = bf16({num_pages, 2, kPageSize, 64}),
+            .v = bf16({num_pages, 2, kPageSize, 64}),
+            .k_mean = bf16({num_pages, 2, 64})};
   }
-  PbsPrefillArgs pbs_prefill_args() {
-    return {.out = bf16({300, 4, 64}),
-            .plan = plan(),
-            .q = bf16({300, 4, 64}),
-            .k_pages = bf16({9, 2, kPageSize, 64}),
-            .v_pages = bf16({9, 2, kPageSize, 64}),
+  PbsInput pbs_input() {
+    return {.plan = {.own = pages(4),
+                     .mask = tensor(DType::kU32, {4, 4, 1}),
+                     .scratch = tensor(DType::kU8, {16})},
+            .pages = pages(9),
             .block_table = i32({7}),
-            .span = {.begin = 512, .end = 812},
-            .block_begin = 0,
-            .block_end = 3,
-            .segment = 256,
+            .q = bf16({300, 4, 64}),
+            .job = {.begin = 512, .end = 812, .span_len = 512, .prompt_len = 812},
+            .params = {},
             .scale = 1};
   }
 
@@ -235,52 +230,70 @@ TEST_F(ArgsCheckDeathTest, DecodeAttention) {
       good, [&](auto& a) { a.scratch = f32({4}); }, "scratch: dtype");
 }
 
-TEST_F(ArgsCheckDeathTest, PbsPrefill) {
+TEST_F(ArgsCheckDeathTest, PbsInput) {
   const auto dies = [&](auto breakage, const char* message) {
-    expect_death(pbs_prefill_args(), breakage, message);
+    expect_death(
+        PbsOrderArgs{pbs_input()}, [&](PbsOrderArgs& a) { breakage(a.input); }, message);
   };
-  dies([](auto& a) { a.span.begin = 500; }, "does not start on a segment");
-  dies([](auto& a) { a.span.end = 900; }, "rows of q and of the span");
-  dies([](auto& a) { a.segment = 512; }, "segment is not 128 or 256");
-  dies([](auto& a) { a.block_end = 4; }, "query blocks outside the span");
-  dies([&](auto& a) { a.block_table = i32({6}); }, "shorter than the context");
-  dies([&](auto& a) { a.plan.v = f32({2, 1024, 64}); }, "plan.v: dtype");
-  dies([&](auto& a) { a.plan.mask = tensor(DType::kU32, {4, 2, 1}); }, "span longer than the plan");
-  dies([&](auto& a) { a.plan.order = tensor(DType::kU8, {2, 640}); }, "context longer than");
+  dies([](auto& i) { i.job.begin = 500; }, "does not start on a segment");
+  dies([](auto& i) { i.job.end = i.job.prompt_len = 813; }, "rows of q and of the job");
+  dies([](auto& i) { i.job.prompt_len = 811; }, "job past the prompt");
+  dies([](auto& i) { i.job.prompt_len = 2000; }, "job ends inside a span");
+  dies([](auto& i) { i.job.span_len = 300; }, "span length is not a multiple of the segment");
+  dies([](auto& i) { i.params.segment = 512; }, "segment is not 128 or 256");
+  dies([](auto& i) { i.params.threshold = 0; }, "threshold is not positive");
+  dies([](auto& i) { i.params.sink = -1; }, "sink, local or dense_tail is negative");
+  dies(
+      [](auto& i) {
+        i.params.scorer = PbsScorer::kAntidiagonal;
+        i.params.stride = 4;
+      },
+      "stride is not 8 or 16");
+  dies([&](auto& i) { i.block_table = i32({6}); }, "shorter than the context");
+  dies([&](auto& i) { i.plan.own = pages(2); }, "plan.own shorter than the job");
+  dies([&](auto& i) { i.plan.own.v = f32({4, 2, kPageSize, 64}); }, "v_pages: dtype");
+  dies([&](auto& i) { i.plan.mask = tensor(DType::kU32, {4, 2, 1}); }, "job longer than the plan");
+  dies([&](auto& i) { i.plan.mask = tensor(DType::kU32, {2, 4, 1}); }, "heads of plan.mask");
+  dies([&](auto& i) { i.pages.k_mean = f32({9, 2, 64}); }, "k_mean: dtype");
+  dies([&](auto& i) { i.pages.k_mean = bf16({8, 2, 64}); }, "k_mean: shape");
 }
 
-TEST_F(ArgsCheckDeathTest, PbsOrderAndSelect) {
-  const PbsPrefillArgs p = pbs_prefill_args();
-  const PbsOrderArgs order{.plan = p.plan,
-                           .q = p.q,
-                           .k_pages = p.k_pages,
-                           .v_pages = p.v_pages,
-                           .block_table = p.block_table,
-                           .span = p.span,
-                           .params = {},
-                           .scale = 1};
-  expect_death(
-      order, [](auto& a) { a.params.stride = 4; }, "stride is not 8 or 16");
-  expect_death(
-      order, [](auto& a) { a.params.threshold = 0; }, "threshold is not positive");
-  const PbsSelectArgs select{.plan = p.plan,
-                             .q = p.q,
-                             .span = p.span,
+TEST_F(ArgsCheckDeathTest, PbsStepsOverBlocks) {
+  const PbsSelectArgs select{.input = pbs_input(),
                              .block_begin = 1,
                              .block_end = 3,
-                             .num_selected = tensor(DType::kI64, {1}),
-                             .params = {},
-                             .scale = 1};
+                             .num_selected = tensor(DType::kI64, {1})};
   expect_death(
       select, [&](auto& a) { a.num_selected = i32({1}); }, "num_selected: dtype");
   expect_death(
-      select, [](auto& a) { a.block_begin = -1; }, "query blocks outside the span");
+      select, [](auto& a) { a.block_begin = -1; }, "query blocks outside the job");
+  const PbsAuditArgs audit{.input = pbs_input(),
+                           .block_begin = 0,
+                           .block_end = 3,
+                           .period = 64,
+                           .coverage = tensor(DType::kI64, {4})};
   expect_death(
-      select,
+      audit, [](auto& a) { a.period = 0; }, "period below 1");
+  expect_death(
+      audit, [&](auto& a) { a.coverage = tensor(DType::kI64, {2}); }, "coverage: shape");
+  const PbsPrefillArgs prefill{
+      .input = pbs_input(), .block_begin = 0, .block_end = 3, .out = bf16({300, 4, 64})};
+  expect_death(
+      prefill, [](auto& a) { a.block_end = 4; }, "query blocks outside the job");
+  expect_death(
+      prefill,
       [&](auto& a) {
-        a.q = bf16({300, 4, 48});
+        a.out = bf16({299, 4, 64});
       },
-      "plan.k: shape");
+      "out: shape");
+}
+
+TEST_F(ArgsCheckDeathTest, PbsPool) {
+  const PbsPoolArgs pool{.pages = pages(9), .block_table = i32({7}), .num_pages = 7};
+  expect_death(
+      pool, [](auto& a) { a.num_pages = 8; }, "shorter than the context");
+  expect_death(
+      pool, [&](auto& a) { a.pages.k_mean = {}; }, "k_mean");
 }
 
 TEST_F(ArgsCheckDeathTest, PbsPlanOfItsShapePasses) {
@@ -288,16 +301,17 @@ TEST_F(ArgsCheckDeathTest, PbsPlanOfItsShapePasses) {
   const PbsPlanShape shape{.num_q_heads = 4,
                            .num_kv_heads = 2,
                            .head_dim = 64,
-                           .context_len_max = 1000,
-                           .span_len_max = 300,
+                           .context_len_max = 5000,
+                           .job_rows_max = 300,
                            .dtype = DType::kBF16};
   const PbsPlan taken = take_pbs_plan(shape, {}, measuring);
-  EXPECT_EQ(taken.order.dim(1), 1024);  // whole blocks
+  EXPECT_EQ(taken.own.k.dim(0), 3);  // whole pages
   EXPECT_EQ(taken.mask.dim(1), 3);
+  EXPECT_EQ(taken.mask.dim(2), 2);  // 40 key blocks
   expect_death(
       shape, [](auto& s) { s.head_dim = 24; }, "head size is not a multiple of 16");
   expect_death(
-      shape, [](auto& s) { s.span_len_max = 1001; }, "span longer than the context");
+      shape, [](auto& s) { s.job_rows_max = 5001; }, "job longer than the context");
   expect_death(
       shape, [](auto& s) { s.num_q_heads = 3; }, "not a multiple of key heads");
 }

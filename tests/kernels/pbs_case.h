@@ -1,4 +1,4 @@
-// One span of one planted sequence, as the kernels and as the oracle see it.
+// One job of one planted sequence, as the kernels and as the oracle see it.
 #pragma once
 
 #include <cstdint>
@@ -12,75 +12,80 @@
 
 namespace pbserve::test {
 
+using kernels::kAuditRows;
 using kernels::kPbsBlock;
 using kernels::num_causal_blocks;
+using kernels::PbsJob;
 using kernels::PbsParams;
-using kernels::PbsPlan;
 using kernels::PbsScorer;
 using kernels::PbsSelector;
-using kernels::PbsSpan;
-
-// Spans of the tests are 1,024 tokens where the product's are 8,192.
-inline constexpr int32_t kTestSpan = 1024;
 
 // float32 where the backend computes attention in it, else bfloat16.
 DType widest_dtype(const Backend& backend);
 
-// The spans of a prompt, half-open.
-std::vector<PbsSpan> spans_of(int32_t prompt_len, int32_t span_len);
+// Positions [begin, end) in spans of 1,024; the prompt ends with the job, or much later.
+PbsJob job_of(int32_t begin, int32_t end, int32_t span_len = 1024);
+PbsJob early_job(int32_t begin, int32_t end, int32_t span_len = 1024);
 
-// The steps run on the stream, which outlives the case; what they leave is copied to the host.
+// The steps run on the stream, which outlives the case; what they leave is copied to the host. The
+// pages of earlier segments hold their keys in some random order, as spans before would have left
+// them; everything that must not be read is NaN, mask bits are all set.
 class PbsCase {
  public:
-  // The whole plan is filled with 0xFF (NaN, and every mask bit set) before any step.
-  PbsCase(const Stream& stream, const AttentionShape& shape, PbsSpan span, const PbsParams& params,
+  PbsCase(const Stream& stream, const AttentionShape& shape, PbsJob job, const PbsParams& params,
           unsigned seed = 1);
-  // The span's queries and keys are those of `sequence`, which is at least span.end long.
-  PbsCase(const Stream& stream, const AttentionShape& shape, PbsSpan span, const PbsParams& params,
+  // The job's queries and keys are those of `sequence`, which is at least job.end long.
+  PbsCase(const Stream& stream, const AttentionShape& shape, PbsJob job, const PbsParams& params,
           const Sequence& sequence);
 
   void order();
   // Query blocks [block_begin, block_end); returns the blocks counted as attended.
   int64_t select(int64_t block_begin, int64_t block_end);
-  int64_t select() { return select(0, problem().num_query_blocks()); }
+  int64_t select() { return select(0, problem_.num_query_blocks()); }
+  // Mean coverage of each query head's sampled rows.
+  std::vector<double> audit(int32_t period);
   void prefill(int64_t block_begin, int64_t block_end);
-  void prefill() { prefill(0, problem().num_query_blocks()); }
+  void prefill() { prefill(0, problem_.num_query_blocks()); }
 
-  // Dense attention of the same rows.
+  // Dense attention of the job's rows over the natural keys.
   HostTensor dense() const;
+  // One decode row at the job's last position over the pages as they are.
+  HostTensor decode_last_row() const;
 
-  // The kernel's results in the oracle's terms.
+  // The kernel's results in the oracle's terms. The order is read off the values in the pages.
   reference::Order kernel_order() const;
   reference::Taken kernel_taken() const;
 
   const reference::PbsProblem& problem() const { return problem_; }
-  const PbsPlan& plan() const { return host_plan_; }  // what a test writes there needs an upload
-  void upload_plan();
-  void limit_scratch(int64_t num_bytes);  // of the steps to come
+  const HostTensor& k_pages() const { return k_pages_; }
+  const HostTensor& v_pages() const { return v_pages_; }
+  const HostTensor& k_mean() const { return k_mean_; }
+  int32_t page(int64_t idx) const { return cache_.block_table(0).as<int32_t>()[idx]; }
+  void limit_scratch(int64_t num_bytes);        // of the steps to come
+  void poison_own(int64_t begin, int64_t end);  // rows of the job, half-open
   const Tensor& out() const { return out_.view(); }
-  PagedCache& cache() { return cache_; }
   PbsParams& params() { return problem_.params; }
   bool is_cuda() const { return stream_.is_cuda(); }
   // Of attention over values of about 1, beyond what close_to allows by itself.
   double arithmetic_error() const;
+
   AttentionShape shape;
-  PbsSpan span;
+  PbsJob job;
 
  private:
-  kernels::PbsPlanShape plan_shape() const;
-  void download_plan();
+  class OnDevice;  // everything the steps read or write, copied to the device for one of them
+
+  void shuffle_earlier();
+  void write_page_row(int64_t position, int64_t place, int64_t kv_head);
 
   const Stream& stream_;
   reference::PbsProblem problem_;
-  PagedCache cache_;
-  HostTensor q_, out_;
-  DeviceTensor device_q_, device_out_;
-  kernels::DeviceBuffer plan_memory_;  // on the stream's device, and as it was after the last step
-  kernels::DeviceBuffer host_plan_memory_;
-  PbsPlan plan_, host_plan_;
+  PagedCache cache_;  // natural; the pages below have its table
+  HostTensor k_pages_, v_pages_, k_mean_, own_k_, own_v_, mask_, q_, out_;
+  int64_t scratch_bytes_;
 };
 
-// All output rows of the span against the oracle, on the kernel's own order and mask; every
+// Output rows of the job against the oracle, on the kernel's own order and mask: every
 // `row_step`-th row and the last.
 ::testing::AssertionResult output_matches(const PbsCase& pbs, int64_t row_step);
 

@@ -12,7 +12,7 @@ namespace pbserve::test {
 namespace {
 
 using kernels::kPbsBlock;
-using kernels::PbsSpan;
+using kernels::PbsJob;
 using kernels::Tensor;
 
 constexpr int32_t kNumHeads = 3;
@@ -25,17 +25,15 @@ struct Forced {
 
 class PbsForceTest : public ::testing::TestWithParam<Backend> {
  protected:
-  Forced run(PbsSpan span, int32_t block_begin, int32_t block_end, float density) {
-    const int64_t num_words = kernels::ceil_div(span.end / kPbsBlock, 32);
-    const int64_t num_blocks = kernels::ceil_div(span.num_rows(), kPbsBlock);
+  Forced run(PbsJob job, int32_t block_begin, int32_t block_end, float density) {
+    const int64_t num_words = kernels::ceil_div(job.end / kPbsBlock, 32);
+    const int64_t num_blocks = kernels::ceil_div(job.num_rows(), kPbsBlock);
     const std::vector<uint32_t> all_set(static_cast<size_t>(kNumHeads * num_blocks * num_words),
                                         ~0u);
     const DeviceTensor mask(tensor_of(all_set, {kNumHeads, num_blocks, num_words}), stream_);
     const DeviceTensor count(tensor_of(std::vector<int64_t>{5}), stream_);
-    kernels::PbsPlan plan;
-    plan.mask = mask.view();
-    pbs_force_mask({.plan = plan,
-                    .span = span,
+    pbs_force_mask({.mask = mask.view(),
+                    .job = job,
                     .block_begin = block_begin,
                     .block_end = block_end,
                     .num_selected = count.view(),
@@ -51,11 +49,11 @@ class PbsForceTest : public ::testing::TestWithParam<Backend> {
 INSTANTIATE_TEST_SUITE_P(Backends, PbsForceTest, ::testing::ValuesIn(backends()), backend_name);
 
 TEST_P(PbsForceTest, TakesTheShareAskedForAndNothingBeyondTheCandidates) {
-  const PbsSpan span{8192, 16000};
-  const int32_t first = span.begin / kPbsBlock;
-  const int32_t num_blocks = kernels::ceil_div(span.num_rows(), kPbsBlock);
+  const PbsJob job{.begin = 8192, .end = 16000, .span_len = 1024, .prompt_len = 16000};
+  const int32_t first = job.begin / kPbsBlock;
+  const int32_t num_blocks = kernels::ceil_div(job.num_rows(), kPbsBlock);
   for (const float density : {0.01f, 0.22f, 1.0f}) {
-    const Forced forced = run(span, 0, num_blocks, density);
+    const Forced forced = run(job, 0, num_blocks, density);
     const Tensor mask = forced.mask.view();
     int64_t num_bits = 0;
     for (int32_t head = 0; head < kNumHeads; ++head) {
@@ -74,7 +72,7 @@ TEST_P(PbsForceTest, TakesTheShareAskedForAndNothingBeyondTheCandidates) {
       }
     }
     EXPECT_EQ(forced.num_selected, num_bits);
-    const auto causal = static_cast<double>(num_causal_blocks(span, kNumHeads));
+    const auto causal = static_cast<double>(kernels::num_causal_blocks({job.begin, job.end}, kNumHeads));
     const double got = static_cast<double>(num_bits) / causal;
     // Below the share of the own segments (1.5 of 96 blocks) nothing can be forced.
     EXPECT_NEAR(got, std::max(density, 0.0157f), density == 1.0f ? 0 : 0.01) << density;
@@ -82,7 +80,7 @@ TEST_P(PbsForceTest, TakesTheShareAskedForAndNothingBeyondTheCandidates) {
 }
 
 TEST_P(PbsForceTest, WritesTheRowsOfItsBlocksAlone) {
-  const Forced forced = run({0, 2048}, 3, 7, 0.5f);
+  const Forced forced = run({0, 2048, 1024, 2048}, 3, 7, 0.5f);
   const Tensor mask = forced.mask.view();
   for (int64_t row = 0; row < mask.dim(0) * mask.dim(1); ++row) {
     const int64_t block = row % mask.dim(1);

@@ -1,7 +1,8 @@
-// Step 1 of PBS: the order of the keys, and what is copied and pooled in it.
+// Step 1 of PBS: the order of the keys, and what the pages hold afterwards.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "tests/kernels/pbs_case.h"
@@ -23,11 +24,13 @@ void expect_ordered(const PbsCase& pbs) {
   const auto order = pbs.kernel_order();
   const int64_t segment = pbs.problem().params.segment;
   for (size_t h = 0; h < order.size(); ++h) {
-    for (int64_t base = 0; base < pbs.problem().num_ordered(); base += segment) {
+    const int64_t end = pbs.job.begin + pbs.problem().num_ordered();
+    for (int64_t base = pbs.job.begin; base < end; base += segment) {
       std::vector<int64_t> positions(order[h].begin() + base, order[h].begin() + base + segment);
       for (int64_t i = 1; i < segment; ++i) {
-        const double before = scores[h][positions[i - 1]];
-        const double after = scores[h][positions[i]];
+        ASSERT_GE(positions[i], 0) << "head " << h << " place " << base + i << " holds no own row";
+        const double before = scores[h][positions[i - 1] - pbs.job.begin];
+        const double after = scores[h][positions[i] - pbs.job.begin];
         ASSERT_GE(before, after * (1 - kNear)) << "head " << h << " place " << base + i;
       }
       std::sort(positions.begin(), positions.end());
@@ -36,21 +39,40 @@ void expect_ordered(const PbsCase& pbs) {
   }
 }
 
-void expect_copied_and_pooled(const PbsCase& pbs) {
+double page_value(const PbsCase& pbs, const HostTensor& pages, int64_t place, int64_t h,
+                  int64_t d) {
+  const int64_t slot =
+      (pbs.page(place / kPageSize) * pbs.shape.num_kv_heads + h) * kPageSize + place % kPageSize;
+  return value_at(pages.view(), slot * pbs.shape.head_dim + d);
+}
+
+// The keys lie where the values do, the rest of the job in natural order; the means are those of
+// the pages; nothing past the job's end was written.
+void expect_written(const PbsCase& pbs) {
   const auto order = pbs.kernel_order();
+  const auto& problem = pbs.problem();
+  const bool is_bf16 = pbs.shape.dtype == DType::kBF16;
   for (int64_t h = 0; h < pbs.shape.num_kv_heads; ++h) {
-    const Tensor k = pbs.plan().k.at(h), v = pbs.plan().v.at(h), mean = pbs.plan().k_pooled.at(h);
-    const int64_t dim = pbs.shape.head_dim;
-    std::vector<double> pooled(dim);
-    for (int64_t place = 0; place < pbs.problem().num_ordered(); ++place) {
-      for (int64_t d = 0; d < dim; ++d) {
-        const double key = pbs.problem().k.at(order[h][place], h)[d];
-        ASSERT_EQ(value_at(k, place * dim + d), key);
-        ASSERT_EQ(value_at(v, place * dim + d), pbs.problem().v.at(order[h][place], h)[d]);
-        pooled[d] += key / kPbsBlock;
-        if ((place + 1) % kPbsBlock != 0) continue;
-        ASSERT_NEAR(value_at(mean, place / kPbsBlock * dim + d), pooled[d], 1e-6);
-        pooled[d] = 0;
+    const int64_t ordered_end = pbs.job.begin + problem.num_ordered();
+    for (int64_t place = pbs.job.begin; place < pbs.job.end; ++place) {
+      const int64_t position = place < ordered_end ? order[h][place] : place;
+      for (int64_t d = 0; d < pbs.shape.head_dim; ++d) {
+        ASSERT_EQ(page_value(pbs, pbs.k_pages(), place, h, d), problem.k.at(position, h)[d]);
+        ASSERT_EQ(page_value(pbs, pbs.v_pages(), place, h, d), problem.v.at(position, h)[d]);
+      }
+    }
+    if (pbs.job.end % kPageSize != 0) {
+      EXPECT_TRUE(std::isnan(page_value(pbs, pbs.k_pages(), pbs.job.end, h, 0)));
+      EXPECT_TRUE(std::isnan(page_value(pbs, pbs.v_pages(), pbs.job.end, h, 0)));
+    }
+    for (int64_t j = pbs.job.begin / kPbsBlock; j < ordered_end / kPbsBlock; ++j) {
+      const auto mean = block_mean_ref(problem, order, h, j, DType::kF32);
+      for (int64_t d = 0; d < pbs.shape.head_dim; ++d) {
+        const double stored =
+            value_at(pbs.k_mean().view(),
+                     (pbs.page(j) * pbs.shape.num_kv_heads + h) * pbs.shape.head_dim + d);
+        const double rounding = is_bf16 ? std::abs(mean[d]) * 0x1p-8 : 0;
+        ASSERT_NEAR(stored, mean[d], 1e-6 + rounding);
       }
     }
   }
@@ -70,28 +92,48 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PbsOrderOfShape, ::testing::ValuesIn(attention_
                          attention_case_name);
 
 TEST_P(PbsOrderOfShape, MatchesTheReference) {
-  for (const PbsSpan span : {PbsSpan{0, 255}, PbsSpan{0, 256}, PbsSpan{0, 1023},
-                             PbsSpan{1024, 1025}, PbsSpan{1024, 1409}}) {
+  for (const PbsJob& job : {job_of(0, 255), job_of(0, 256), job_of(0, 1023), job_of(1024, 1025),
+                            job_of(1024, 1409), job_of(1024, 2600, 512), early_job(0, 1024, 256)}) {
     for (int32_t segment : {128, 256}) {
-      SCOPED_TRACE(testing::Message() << span.begin << ".." << span.end << " S " << segment);
-      PbsCase pbs(stream_, GetParam().shape, span, {.segment = segment});
+      SCOPED_TRACE(testing::Message() << job.begin << ".." << job.end << " S " << segment);
+      PbsCase pbs(stream_, GetParam().shape, job, {.segment = segment});
       pbs.order();
       expect_ordered(pbs);
-      expect_copied_and_pooled(pbs);
+      expect_written(pbs);
     }
   }
 }
 
 constexpr AttentionShape kDemo{6, 2, 64, DType::kBF16};
 
-class PbsOrder : public ::testing::TestWithParam<Backend> {
+class PbsOrderTest : public ::testing::TestWithParam<Backend> {
  protected:
   const Stream stream_ = stream_of(GetParam());
 };
 
-INSTANTIATE_TEST_SUITE_P(Backends, PbsOrder, ::testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, PbsOrderTest, ::testing::ValuesIn(backends()), backend_name);
 
-TEST_P(PbsOrder, EqualScoresKeepTheirPositions) {
+// Spans longer than any a kernel could keep on chip, the whole prompt as one among them.
+TEST_P(PbsOrderTest, LongSpansMatchTheReference) {
+  for (const PbsJob& job : {job_of(0, 4501, 0), job_of(2048, 6000, 2048), job_of(0, 9000, 8192)}) {
+    SCOPED_TRACE(testing::Message() << job.begin << ".." << job.end << " C " << job.span_len);
+    PbsCase pbs(stream_, kDemo, job, {});
+    pbs.order();
+    expect_ordered(pbs);
+    expect_written(pbs);
+  }
+}
+
+TEST_P(PbsOrderTest, NaturalOrderCopiesAndPools) {
+  PbsCase pbs(stream_, kDemo, job_of(1024, 2500), {.order = kernels::PbsOrder::kNatural});
+  pbs.order();
+  for (const auto& places : pbs.kernel_order()) {
+    for (int64_t place = 1024; place < 2304; ++place) ASSERT_EQ(places[place], place);
+  }
+  expect_written(pbs);
+}
+
+TEST_P(PbsOrderTest, EqualScoresKeepTheirPositions) {
   std::mt19937 rng(3);
   Sequence sequence = planted_sequence(kDemo, 640, rng);
   for (int64_t t = 0; t < 512; ++t) {  // all keys of the first segment, pairs in the second
@@ -99,7 +141,7 @@ TEST_P(PbsOrder, EqualScoresKeepTheirPositions) {
     for (int64_t h = 0; h < 2; ++h)
       std::ranges::copy(sequence.k.at(twin, h), sequence.k.at(t, h).begin());
   }
-  PbsCase pbs(stream_, kDemo, {512, 640}, {}, sequence);
+  PbsCase pbs(stream_, kDemo, job_of(0, 640), {}, sequence);
   pbs.order();
   for (const auto& places : pbs.kernel_order()) {
     for (int64_t place = 0; place < 256; ++place) EXPECT_EQ(places[place], place);
@@ -110,31 +152,51 @@ TEST_P(PbsOrder, EqualScoresKeepTheirPositions) {
   }
 }
 
-TEST_P(PbsOrder, DoesNotDependOnTheNumberOfThreadsNorOnTheRun) {
-  const Stream three_threads = stream_of(GetParam(), 3);
-  PbsCase alone(stream_, kDemo, {1024, 2040}, {});
-  PbsCase shared(three_threads, kDemo, {1024, 2040}, {});
-  alone.order();
-  shared.order();
-  EXPECT_EQ(alone.kernel_order(), shared.kernel_order());
-  const int64_t ordered = alone.problem().num_ordered() / kPbsBlock;
-  for (int64_t h = 0; h < 2; ++h) {
-    EXPECT_TRUE(same_bits(alone.plan().k_pooled.at(h).rows(0, ordered),
-                          shared.plan().k_pooled.at(h).rows(0, ordered)));
+TEST_P(PbsOrderTest, TokenZeroLeadsItsSegmentWhereTheSinkIsKept) {
+  std::mt19937 rng(3);
+  Sequence sequence = planted_sequence(kDemo, 512, rng);
+  for (int64_t h = 0; h < 2; ++h) std::ranges::fill(sequence.k.at(0, h), 0.0);  // scores little
+  for (const int32_t sink : {0, 1}) {
+    PbsCase pbs(stream_, kDemo, job_of(0, 512), {.sink = sink}, sequence);
+    pbs.order();
+    for (const auto& places : pbs.kernel_order()) EXPECT_EQ(places[0] == 0, sink == 1);
+    expect_written(pbs);
   }
 }
 
-TEST_P(PbsOrder, KeysOfTheIncompleteTailAreNotRead) {
-  PbsCase clean(stream_, kDemo, {1024, 1400}, {});
-  PbsCase poisoned(stream_, kDemo, {1024, 1400}, {});
-  poisoned.cache().poison_keys(0, 1280, 1400);
+// What a span's order depends on is in the span: not on the job it ran in, the threads or the run.
+TEST_P(PbsOrderTest, ASpanAloneGivesTheBitsOfTheJob) {
+  const Stream three_threads = stream_of(GetParam(), 3);
+  PbsCase whole(stream_, kDemo, job_of(1024, 3900), {});
+  whole.order();
+  for (const int32_t begin : {1024, 2048, 3072}) {
+    const PbsJob job{
+        .begin = begin, .end = std::min(begin + 1024, 3900), .span_len = 1024, .prompt_len = 3900};
+    std::mt19937 rng(1);
+    PbsCase alone(three_threads, kDemo, job, {}, planted_sequence(kDemo, 4096, rng));
+    alone.order();
+    const int64_t end = begin + alone.problem().num_ordered();
+    for (int64_t j = begin / kPageSize; j < end / kPageSize; ++j) {
+      const Tensor a = whole.k_pages().view().at(whole.page(j));
+      const Tensor b = alone.k_pages().view().at(alone.page(j));
+      EXPECT_TRUE(same_bits(a, b)) << "page " << j;
+      EXPECT_TRUE(same_bits(whole.k_mean().view().at(whole.page(j)),
+                            alone.k_mean().view().at(alone.page(j))));
+    }
+  }
+}
+
+TEST_P(PbsOrderTest, RowsPastTheJobAreNotRead) {
+  PbsCase clean(stream_, kDemo, job_of(1024, 1400), {});
+  PbsCase poisoned(stream_, kDemo, job_of(1024, 1400), {});
+  poisoned.poison_own(256, 376);  // the incomplete tail: copied, not scored
   clean.order();
   poisoned.order();
   EXPECT_EQ(clean.kernel_order(), poisoned.kernel_order());
 }
 
-// A key that the last queries look for comes first in its segment, wherever it stood.
-TEST_P(PbsOrder, ThePlantedKeyComesFirst) {
+// A key that the span's last queries look for comes first in its segment, wherever it stood.
+TEST_P(PbsOrderTest, ThePlantedKeyComesFirst) {
   std::mt19937 rng(5);
   Sequence sequence = planted_sequence(kDemo, 1024, rng);
   for (int64_t segment = 0; segment < 4; ++segment) {
@@ -150,12 +212,35 @@ TEST_P(PbsOrder, ThePlantedKeyComesFirst) {
   }
   for (double& x : sequence.k.data)
     x = double(to_f32(kernels::from_f32<BF16>(static_cast<float>(x))));
-  PbsCase pbs(stream_, kDemo, {0, 1024}, {}, sequence);
+  PbsCase pbs(stream_, kDemo, job_of(0, 1024), {.sink = 0}, sequence);
   pbs.order();
   for (const auto& places : pbs.kernel_order()) {
     for (int64_t segment = 0; segment < 4; ++segment) {
       EXPECT_EQ(places[segment * 256], segment * 256 + 200 - segment * 50);
     }
+  }
+}
+
+// Pages filled by other means are pooled to the same bits.
+TEST_P(PbsOrderTest, PoolingGivesTheMeansOfOrdering) {
+  for (const AttentionShape& shape : {kDemo, AttentionShape{8, 1, 128, DType::kBF16}}) {
+    PbsCase pbs(stream_, shape, job_of(0, 1024), {});
+    pbs.order();
+    const HostTensor empty =
+        poisoned(shape.dtype, {pbs.k_mean().view().dim(0), shape.num_kv_heads, shape.head_dim});
+    const DeviceTensor k(pbs.k_pages(), stream_), v(pbs.v_pages(), stream_), mean(empty, stream_);
+    std::vector<int32_t> pages;
+    for (int64_t j = 0; j < 8; ++j) pages.push_back(pbs.page(j));
+    const DeviceTensor table(tensor_of(pages), stream_);
+    pbs_pool({.pages = {.k = k.view(), .v = v.view(), .k_mean = mean.view()},
+              .block_table = table.view(),
+              .num_pages = 7},
+             stream_);
+    const HostTensor pooled = mean.read();
+    for (int64_t j = 0; j < 7; ++j) {
+      EXPECT_TRUE(same_bits(pooled.view().at(pages[j]), pbs.k_mean().view().at(pages[j]))) << j;
+    }
+    EXPECT_TRUE(std::isnan(value_at(pooled.view().at(pages[7]), 0)));
   }
 }
 

@@ -122,8 +122,6 @@ Published published(const Matrix& q, const Matrix& k, const Matrix& v, size_t se
     return segment_of(j) < segment_of(i);
   });
   for (const Row& row : result.weights) select_row(row, result);
-  const size_t sink = (std::find(result.pi.begin(), result.pi.end(), 0u) - result.pi.begin()) / kB;
-  for (size_t i = segment / kB; i < result.mask.size(); ++i) result.mask[i][sink] = true;
 
   const Matrix p = attention_matrix(q, permuted_k, [&](size_t t, size_t place) {
     if (segment_of(place / kB) < segment_of(t / kB)) return bool(result.mask[t / kB][place / kB]);
@@ -159,8 +157,14 @@ TEST_P(PbsPublished, SameOrderMaskAndOutput) {
   const int32_t len = std::get<int32_t>(GetParam());
   for (int32_t segment : {128, 256}) {
     SCOPED_TRACE(segment);
-    PbsCase pbs(stream_, shape, {0, len},
-                {.segment = segment, .scorer = PbsScorer::kMean, .threshold = float(kTau)}, 12);
+    PbsCase pbs(stream_, shape, job_of(0, len, /*span_len=*/0),
+                {.segment = segment,
+                 .scorer = PbsScorer::kMean,
+                 .threshold = float(kTau),
+                 .sink = 0,
+                 .sink_free = false,
+                 .dense_tail = 0},
+                12);
     pbs.order();
     pbs.select();
     pbs.prefill();
