@@ -58,13 +58,13 @@ void pad(DecodeBatch& batch, int64_t num_rows, int32_t padding_slot) {
   batch.block_tables.resize(size * static_cast<size_t>(batch.pages_max), -1);
 }
 
-PrefillBatch build_prefill_batch(std::span<const PrefillSpan> spans, const SequenceMap& sequences,
+PrefillBatch build_prefill_batch(std::span<const PrefillChunk> chunks, const SequenceMap& sequences,
                                  int64_t pages_max) {
   PrefillBatch batch;
-  for (const PrefillSpan& span : spans) {
-    const Sequence& sequence = *sequences.at(span.id);
-    check(span.end <= sequence.num_known(), "prefill of tokens that are not read back");
-    for (int64_t position = span.begin; position < span.end; ++position) {
+  for (const PrefillChunk& chunk : chunks) {
+    const Sequence& sequence = *sequences.at(chunk.id);
+    check(chunk.end <= sequence.num_known(), "prefill of tokens that are not read back");
+    for (int64_t position = chunk.begin; position < chunk.end; ++position) {
       batch.ids.push_back(sequence.tokens()[position]);
       batch.positions.push_back(static_cast<int32_t>(position));
       batch.kv_slots.push_back(kv_slot(sequence, position));

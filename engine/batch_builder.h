@@ -27,15 +27,15 @@ DecodeBatch build_decode_batch(std::span<const DecodeRow> rows, const SequenceMa
 // padding_slot + i.
 void pad(DecodeBatch& batch, int64_t num_rows, int32_t padding_slot);
 
-// The rows of a prefill job, span after span; arrays are [T] unless said otherwise.
+// The rows of a prefill job, chunk after chunk; arrays are [T] unless said otherwise.
 struct PrefillBatch {
   std::vector<int32_t> ids;
   std::vector<int32_t> positions;
   std::vector<int64_t> kv_slots;
-  std::vector<int32_t> block_tables;  // [spans, pages_max]; -1 past a sequence's pages
+  std::vector<int32_t> block_tables;  // [chunks, pages_max]; -1 past a sequence's pages
 };
 
-PrefillBatch build_prefill_batch(std::span<const PrefillSpan> spans, const SequenceMap& sequences,
+PrefillBatch build_prefill_batch(std::span<const PrefillChunk> chunks, const SequenceMap& sequences,
                                  int64_t pages_max);
 
 // What the draw of the next token needs; arrays are [B] unless said otherwise.

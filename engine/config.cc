@@ -79,6 +79,11 @@ absl::Status validate(const PbsOptions& pbs) {
   RETURN_IF_ERROR(require_range<int64_t>("pbs.span", pbs.span, 0, kTokensMax));
   RETURN_IF_ERROR(require_multiple("pbs.span", pbs.span, params.segment, "pbs.segment"));
   RETURN_IF_ERROR(require_range<int64_t>("pbs.min_tokens", pbs.min_tokens, 0, kTokensMax));
+  constexpr int32_t kBlocksMax = 1 << 16;
+  RETURN_IF_ERROR(require_range("pbs.sink", params.sink, 0, kBlocksMax));
+  RETURN_IF_ERROR(require_range("pbs.local", params.local, 0, kBlocksMax));
+  RETURN_IF_ERROR(require_range("pbs.dense_tail", params.dense_tail, 0, kBlocksMax));
+  RETURN_IF_ERROR(require_range("pbs.audit", pbs.audit, 0, kBlocksMax));
   RETURN_IF_ERROR(require_range("pbs.force_density", pbs.force_density, 0.0f, 1.0f));
   return require_range("pbs.dense_layers", pbs.dense_layers, 0, 1024);
 }
@@ -101,6 +106,19 @@ absl::Status validate(const RequestLimits& limits) {
 int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device) {
   if (pbs.min_tokens > 0) return pbs.min_tokens;
   return device.kind == kernels::DeviceKind::kCuda ? 5120 : 3072;
+}
+
+void apply_paper_preset(PbsOptions& pbs) {
+  pbs.preset = PbsPreset::kPaper;
+  pbs.span = 0;
+  pbs.params.order = kernels::PbsOrder::kSpan;
+  pbs.params.scorer = kernels::PbsScorer::kMean;
+  pbs.params.selector = kernels::PbsSelector::kTopP;
+  pbs.params.threshold = 0.9f;
+  pbs.params.sink = 1;
+  pbs.params.sink_free = false;
+  pbs.params.local = 0;
+  pbs.params.dense_tail = 0;
 }
 
 absl::Status validate(const EngineConfig& config) {

@@ -45,13 +45,28 @@ struct SchedulerOptions {
   bool enable_prefix_caching = true;
 };
 
+// Which cached pages a prompt may start from.
+enum class PrefixReuse : uint8_t {
+  kExact,  // those that give the very tokens a cold cache would give
+  kAny,    // pages of any mode with the same tokens and salt: faster turns, other roundings
+};
+
+// Where the options below start from.
+enum class PbsPreset : uint8_t {
+  kDefault,
+  kPaper,  // the published method: apply_paper_preset
+};
+
 struct PbsOptions {
+  PbsPreset preset = PbsPreset::kDefault;
   SparseMode mode = SparseMode::kAuto;
   kernels::PbsParams params;
-  int64_t span = 8192;          // C: queries planned together; 0 = the whole prompt
-  int64_t min_tokens = 0;       // mode auto: prompts shorter than this run dense, and so do last
-                                // spans in every mode but pbs; 0 = auto, by device
-  int32_t dense_layers = 0;     // the first layers that always run dense
+  int64_t span = 1024;       // C: queries whose last ones order their segments; 0 = the prompt
+  int64_t min_tokens = 0;    // mode auto: prompts shorter than this run dense; 0 = auto, by
+                             // device
+  int32_t dense_layers = 0;  // the first layers that always run dense
+  int32_t audit = 64;        // coverage is measured on one query block in so many; 0 = off
+  PrefixReuse prefix_reuse = PrefixReuse::kExact;
   float threshold_min = 0.05f;  // lowest threshold a request may ask for
   float force_density = 0.0f;   // benchmarks: this share of the causal blocks is drawn in place of
                                 // the blocks PBS chose; answers lose their meaning. 0 = off
@@ -71,6 +86,10 @@ struct EngineConfig {
   PbsOptions pbs;
   RequestLimits limits;
 };
+
+// The published method (arXiv 2510.21270): one span, mean scores, tau .9, no dense tail. Every
+// other option keeps its value.
+void apply_paper_preset(PbsOptions& pbs);
 
 // kInvalidArgument names the key ("scheduler.max_num_seqs"), the value and the allowed range.
 absl::Status validate(const EngineConfig& config);

@@ -17,7 +17,7 @@ double ms_between(Clock::time_point begin, Clock::time_point end) {
 
 SchedulerLimits scheduler_limits(const SchedulerOptions& options, const RunnerLimits& limits) {
   return {.num_slots = limits.num_slots,
-          .spans = limits.spans,
+          .chunks = limits.chunks,
           .slice_ms = options.prefill_slice_ms,
           .prefix_caching = options.enable_prefix_caching};
 }
@@ -25,6 +25,29 @@ SchedulerLimits scheduler_limits(const SchedulerOptions& options, const RunnerLi
 bool overlaps(Overlap overlap, kernels::Device device) {
   if (overlap == Overlap::kAuto) return device.kind == kernels::DeviceKind::kCuda;
   return overlap == Overlap::kOn;
+}
+
+std::optional<SparseReport::Coverage> coverage_of(const CoverageSums& sums) {
+  SparseReport::Coverage coverage;
+  double total = 0;
+  int64_t num_samples = 0;
+  for (size_t layer = 0; layer < sums.num_rows.size(); ++layer) {
+    const int64_t num_rows = sums.num_rows[layer];
+    if (num_rows == 0) continue;
+    const auto num_heads = static_cast<size_t>(sums.num_heads);
+    double of_layer = 0;
+    for (size_t head = 0; head < num_heads; ++head) {
+      const double of_head = sums.sums[layer * num_heads + head] / static_cast<double>(num_rows);
+      coverage.lowest_head = std::min(coverage.lowest_head, of_head);
+      of_layer += of_head / static_cast<double>(num_heads);
+    }
+    coverage.lowest_layer = std::min(coverage.lowest_layer, of_layer);
+    total += of_layer * static_cast<double>(num_rows);
+    num_samples += num_rows;
+  }
+  if (num_samples == 0) return std::nullopt;
+  coverage.mean = total / static_cast<double>(num_samples);
+  return coverage;
 }
 
 SparseReport sparse_report(const Sequence& sequence, bool is_forced) {
@@ -43,6 +66,7 @@ SparseReport sparse_report(const Sequence& sequence, bool is_forced) {
         share(sequence.density.attended[layer], sequence.density.causal[layer]));
   }
   report.density = share(attended, causal);
+  report.coverage = coverage_of(sequence.coverage);
   return report;
 }
 
@@ -217,7 +241,7 @@ void EngineLoop::launch(const StepPlan& plan) {
   const LaunchReport report = runner_.launch(plan, scheduler_.sequences());
   const Clock::time_point end = Clock::now();
   if (plan.slice) {
-    const std::vector<PrefillSpan> job = scheduler_.job(*plan.slice);
+    const std::vector<PrefillChunk> job = scheduler_.job(*plan.slice);
     scheduler_.launched(plan, report, end);
     report_progress(*plan.slice, job, report.finished_lane ? 1.0 : report.lane_fraction);
   } else {
@@ -225,25 +249,25 @@ void EngineLoop::launch(const StepPlan& plan) {
   }
 }
 
-void EngineLoop::report_progress(Lane lane, const std::vector<PrefillSpan>& job, double fraction) {
+void EngineLoop::report_progress(Lane lane, const std::vector<PrefillChunk>& job, double fraction) {
   const Clock::time_point time = Clock::now();
   int64_t job_tokens = 0;
-  for (const PrefillSpan& span : job) {
-    job_tokens += span.end - span.begin;
-    const auto found = scheduler_.sequences().find(span.id);
+  for (const PrefillChunk& chunk : job) {
+    job_tokens += chunk.end - chunk.begin;
+    const auto found = scheduler_.sequences().find(chunk.id);
     if (found == scheduler_.sequences().end()) continue;
     const Sequence& sequence = *found->second;
-    PrefillProgress progress{.processed_tokens = span.begin,
+    PrefillProgress progress{.processed_tokens = chunk.begin,
                              .total_tokens = sequence.num_prompt(),
                              .elapsed_ms = ms_between(sequence.prefill_begin, time)};
     progress.processed_tokens +=
-        static_cast<int64_t>(fraction * static_cast<double>(span.end - span.begin));
+        static_cast<int64_t>(fraction * static_cast<double>(chunk.end - chunk.begin));
     const int64_t done = progress.processed_tokens - sequence.first_cached;
     if (done > 0) {
       progress.eta_ms = progress.elapsed_ms / static_cast<double>(done) *
                         static_cast<double>(progress.total_tokens - progress.processed_tokens);
     }
-    output_.progress(span.id, progress);
+    output_.progress(chunk.id, progress);
   }
   if (fraction < 1.0) return;
   constexpr double kNewest = 0.3;

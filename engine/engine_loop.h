@@ -55,7 +55,7 @@ class EngineLoop {
   void launch(const StepPlan& plan);
   void commit(const StepOutput& output);
   void finish(FinishedSequence finished);
-  void report_progress(Lane lane, const std::vector<PrefillSpan>& job, double fraction);
+  void report_progress(Lane lane, const std::vector<PrefillChunk>& job, double fraction);
   void publish_load();
 
   const SchedulerOptions options_;

@@ -1,6 +1,7 @@
 #include "engine/intake.h"
 
 #include <algorithm>
+#include <charconv>
 #include <random>
 #include <utility>
 
@@ -29,18 +30,28 @@ uint64_t random_seed() {
   return (static_cast<uint64_t>(source()) << 32) | source();
 }
 
+// Thresholds that differ differ in the text too.
+std::string exact_digits(float value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
 }  // namespace
 
 std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const kernels::PbsParams& params = pbs.params;
-  const std::string scorer = params.scorer == kernels::PbsScorer::kMean
+  const std::string scorer = params.scorer == kernels::PbsScorer::kQuery ? "query"
+                             : params.scorer == kernels::PbsScorer::kMean
                                  ? "mean"
                                  : absl::StrCat("antidiagonal/", params.stride);
+  const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
   const char* selector = params.selector == kernels::PbsSelector::kTopP ? "top_p" : "max_ratio";
   const std::string forced =
       pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
-  return absl::StrCat("pbs ", scorer, " ", selector, " ", threshold, " span ", pbs.span,
-                      " segment ", params.segment, " min_tokens ", pbs.min_tokens, " dense_layers ",
+  return absl::StrCat("pbs ", scorer, " ", selector, " ", exact_digits(threshold), " span ",
+                      pbs.span, " segment ", params.segment, order, " sink ", params.sink,
+                      params.sink_free ? " free" : "", " local ", params.local, " dense_tail ",
+                      params.dense_tail, " min_tokens ", pbs.min_tokens, " dense_layers ",
                       pbs.dense_layers, forced);
 }
 
@@ -194,10 +205,11 @@ absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) 
   const SparseMode mode = request.sparse.mode.value_or(pbs.mode);
   const bool is_long = std::cmp_greater_equal(spec.prompt.size(), pbs.min_tokens);
   spec.pbs = mode == SparseMode::kPbs || (mode == SparseMode::kAuto && is_long);
-  spec.pbs_short_spans = mode == SparseMode::kPbs;
   spec.pbs_threshold = threshold;
-  spec.cache_root = absl::StrCat(spec.pbs ? attention_signature(pbs, threshold) : "dense", "|",
-                                 request.cache_salt);
+  const std::string made_by = pbs.prefix_reuse == PrefixReuse::kAny ? "any"
+                              : spec.pbs ? attention_signature(pbs, threshold)
+                                         : "dense";
+  spec.cache_root = absl::StrCat(made_by, "|", request.cache_salt);
   return absl::OkStatus();
 }
 

@@ -23,7 +23,7 @@ struct KvCacheShape {
   int64_t head_dim = 1;
   kernels::DType dtype = kernels::DType::kBF16;
 
-  int64_t page_bytes() const;  // K and V of one page, all layers
+  int64_t page_bytes() const;  // K, V and the mean key of one page, all layers
 };
 
 enum class FreedPages : uint8_t {
@@ -82,10 +82,13 @@ class KvCachePool {
   void release(int32_t page);               // one reference of a request
   void drop_ref(int32_t page);              // of a request or of the prefix cache
   void poison(int32_t page);
+  std::byte* means(int64_t layer) const;
 
   KvCacheShape shape_;
   FreedPages freed_pages_;
-  kernels::DeviceBuffer memory_;  // [num_layers, 2, num_pages, Hkv, kPageSize, D]
+  // K and V [num_layers, 2, num_pages, Hkv, kPageSize, D], then the pages' mean keys
+  // [num_layers, num_pages, Hkv, D].
+  kernels::DeviceBuffer memory_;
   PageAllocator allocator_;
   PrefixCache cache_;
   int32_t num_used_ = 0;

@@ -37,15 +37,19 @@ int64_t cache_bytes(const EngineConfig& config, int64_t page_bytes, int64_t cont
 }
 
 RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
+  // Some thousands of rows keep the matrix products large; a context shorter than that needs no
+  // more rows, and a span is never cut.
+  constexpr int64_t kLongRows = 8192;
   const int64_t span = config.pbs.span == 0 ? max_model_len : config.pbs.span;
-  // Dense prompts are cut like PBS ones; a context shorter than a span needs no more rows.
-  const int64_t rows = std::min(span, max_model_len);
+  const int64_t rows = std::min(kernels::align_up(kLongRows, span), max_model_len);
   return {.num_slots = config.scheduler.max_num_seqs,
           .max_model_len = max_model_len,
-          .spans = {.span = config.pbs.span,
-                    .min_tokens = config.pbs.min_tokens,
-                    .long_rows = rows,
-                    .short_rows = std::min(config.scheduler.max_num_batched_tokens, rows)}};
+          .chunks = {.span = config.pbs.span,
+                     .segment = config.pbs.params.segment,
+                     .dense_tail = config.pbs.params.dense_tail,
+                     .reuse = config.pbs.prefix_reuse,
+                     .long_rows = rows,
+                     .short_rows = std::min(config.scheduler.max_num_batched_tokens, rows)}};
 }
 
 }  // namespace

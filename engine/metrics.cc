@@ -30,6 +30,8 @@ const Buckets kRequestTokenBuckets{1,    2,    5,     10,    20,    50,  100, 20
                                    2000, 5000, 10000, 20000, 50000, 1e5, 2e5, 5e5, 1e6};
 const Buckets kDensityBuckets{.02, .05, .1, .15, .2, .25, .3, .4, .5, .6, .7, .8, .9, 1};
 
+const Buckets kCoverageBuckets{.5, .6, .7, .8, .85, .9, .92, .94, .95, .96, .97, .98, .99, .995, 1};
+
 constexpr std::array<const char*, 4> kFinishedReasons{"stop", "length", "abort", "error"};
 
 std::string full_name(const std::string& name) { return "pbserve:" + name; }
@@ -118,6 +120,10 @@ struct Metrics::Impl {
   Family<Histogram>& density_family =
       histogram_family("request_prefill_density",
                        "Attention blocks computed over causal blocks, by attention mode.");
+  Histogram& coverage =
+      histogram("request_prefill_coverage",
+                "Share of the true attention mass that sampled queries of sparse prefill attended.",
+                kCoverageBuckets);
   Histogram& density_dense = density_family.Add({{"mode", "dense"}}, kDensityBuckets);
   Histogram& density_pbs = density_family.Add({{"mode", "pbs"}}, kDensityBuckets);
 };
@@ -169,6 +175,7 @@ void Metrics::observe_finished(const Completion& completion, double e2e_seconds)
   impl_->inference_time.Observe((timings.prefill_ms + generation_ms) / 1e3);
   const bool is_pbs = completion.sparse.mode_used == SparseMode::kPbs;
   (is_pbs ? impl_->density_pbs : impl_->density_dense).Observe(completion.sparse.density);
+  if (completion.sparse.coverage) impl_->coverage.Observe(completion.sparse.coverage->mean);
 }
 
 void Metrics::count_rejected(const std::string& reason) {

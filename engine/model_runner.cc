@@ -37,10 +37,10 @@ int64_t step_arena_bytes(const RunnerLimits& limits) {
   return limits.num_slots * row_bytes + kNumArrays * int64_t{Workspace::kAlignment};
 }
 
-int64_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_spans) {
-  constexpr int64_t kNumArrays = 4;
-  const int64_t row_bytes = 4 + 4 + 8;  // id, position, slot
-  return rows * row_bytes + num_spans * 4 * pages_max(limits) +
+int64_t lane_arena_bytes(const RunnerLimits& limits, int64_t rows, int64_t num_chunks) {
+  constexpr int64_t kNumArrays = 5;
+  const int64_t row_bytes = 4 + 4 + 8 + 8;  // id, position, slot in the pool, slot of the job
+  return rows * row_bytes + num_chunks * 4 * pages_max(limits) +
          kNumArrays * int64_t{Workspace::kAlignment};
 }
 
@@ -50,14 +50,14 @@ ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
                                                 const models::ModelConfig& config, DType dtype,
                                                 kernels::Device device, Workspace& workspace) {
   const int64_t num_slots = limits.num_slots;
-  const SpanRules& spans = limits.spans;
+  const ChunkRules& chunks = limits.chunks;
   const int64_t item_rows =
-      std::min(item_rows_max(device), align_up<int64_t>(spans.long_rows, kernels::kPbsBlock));
+      std::min(item_rows_max(device), align_up<int64_t>(chunks.long_rows, kernels::kPbsBlock));
   const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
                                          .num_kv_heads = config.num_kv_heads,
                                          .head_dim = config.head_dim,
                                          .context_len_max = limits.max_model_len,
-                                         .span_len_max = spans.long_rows,
+                                         .job_rows_max = chunks.long_rows,
                                          .dtype = dtype};
   const auto take_bytes = [&](int64_t num_bytes) {
     return workspace.take(DType::kU8, {num_bytes});
@@ -65,10 +65,10 @@ ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
   return {.scratch =
               models::LayerScratch::take(config, dtype, std::max(item_rows, num_slots), workspace),
           .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
-          .lanes = {PrefillLane::Buffers::take(config, dtype, spans.long_rows, workspace),
-                    PrefillLane::Buffers::take(config, dtype, spans.short_rows, workspace)},
-          .lane_arrays = {take_bytes(lane_arena_bytes(limits, spans.long_rows, 1)),
-                          take_bytes(lane_arena_bytes(limits, spans.short_rows, num_slots))},
+          .lanes = {PrefillLane::Buffers::take(config, dtype, chunks.long_rows, workspace),
+                    PrefillLane::Buffers::take(config, dtype, chunks.short_rows, workspace)},
+          .lane_arrays = {take_bytes(lane_arena_bytes(limits, chunks.long_rows, 1)),
+                          take_bytes(lane_arena_bytes(limits, chunks.short_rows, num_slots))},
           .decode = DecodePass::Buffers::take(config, dtype, num_slots, device, workspace),
           .step_arrays = take_bytes(step_arena_bytes(limits)),
           .last_hidden = workspace.take(DType::kF32, {num_slots, config.hidden_size}),
@@ -95,18 +95,19 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
   std::vector<PrefillLane> lanes;
   for (size_t i = 0; i < kNumLanes; ++i) {
     ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(buffers.lane_arrays[i], stream));
-    lanes.emplace_back(buffers.lanes[i], std::move(arena));
+    lanes.emplace_back(buffers.lanes[i], static_cast<int>(config.num_layers), std::move(arena));
   }
   std::vector<StepSlot> slots;
   for (int i = 0; i < kStepsInFlight; ++i) {
     ASSIGN_OR_RETURN(UploadArena arena, UploadArena::create(buffers.step_arrays, stream));
     ASSIGN_OR_RETURN(auto tokens,
                      kernels::PinnedBuffer::create(device, limits.num_slots * sizeof(int32_t)));
-    ASSIGN_OR_RETURN(auto selected,
-                     kernels::PinnedBuffer::create(device, config.num_layers * sizeof(int64_t)));
+    ASSIGN_OR_RETURN(auto counts,
+                     kernels::PinnedBuffer::create(
+                         device, PbsCounts::num_bytes(config.num_layers, config.num_q_heads)));
     slots.push_back({.arena = std::move(arena),
                      .tokens = std::move(tokens),
-                     .selected = std::move(selected),
+                     .counts = std::move(counts),
                      .done = kernels::Event(stream)});
   }
   ForwardContext context{.transformer = transformer,
@@ -154,10 +155,10 @@ LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequen
   slot.arena.reset();
   slot.step = plan.step;
   slot.drawn.clear();
-  slot.densities.clear();
+  slot.reports.clear();
   for (Lane aborted : plan.aborts) lane(aborted).clear();
   for (const LaneStart& start : plan.starts) {
-    lane(start.lane).load(start.spans, sequences, context_);
+    lane(start.lane).load(start.chunks, sequences, context_);
   }
   decode_.run(plan.decode, sequences, buffers_.sampler, slot.arena, context_);
   for (const DecodeRow& row : plan.decode) {
@@ -192,18 +193,16 @@ LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& seq
 
 void ModelRunner::finish_job(PrefillLane& job, const SequenceMap& sequences, StepSlot& slot) {
   const kernels::Stream& stream = context_.stream;
-  slot.densities = job.causal_blocks(context_.transformer.config().num_q_heads);
+  slot.reports = job.reports(context_);
   slot.pbs_layers = job.pbs_layers(context_);
-  const Tensor selected = job.selected();
-  kernels::copy_to_host(slot.selected.data(), selected.data, selected.numel() * sizeof(int64_t),
-                        stream);
+  job.counts().copy_to_host(slot.counts.data(), stream);
   std::vector<DrawRow> draws;
   std::vector<int32_t> hidden_rows;
-  for (const auto& [span, last_row] : job.drawing_spans()) {
-    const auto found = sequences.find(span.id);
+  for (const auto& [chunk, last_row] : job.drawing_chunks()) {
+    const auto found = sequences.find(chunk.id);
     if (found == sequences.end()) continue;  // it left while the job ran
-    draws.push_back({found->second.get(), span.end});
-    slot.drawn.emplace_back(span.id, found->second->slot);
+    draws.push_back({found->second.get(), chunk.end});
+    slot.drawn.emplace_back(chunk.id, found->second->slot);
     hidden_rows.push_back(last_row);
   }
   if (!draws.empty()) {
@@ -222,16 +221,13 @@ StepOutput ModelRunner::collect() {
   StepSlot& slot = *in_flight_.front();
   in_flight_.pop_front();
   slot.done.wait();
-  StepOutput output{.step = slot.step, .tokens = {}, .densities = std::move(slot.densities)};
+  StepOutput output{.step = slot.step, .tokens = {}, .reports = std::move(slot.reports)};
   const auto* tokens = reinterpret_cast<const int32_t*>(slot.tokens.data());
   for (const auto& [id, sequence_slot] : slot.drawn) {
     output.tokens.push_back({id, tokens[sequence_slot]});
   }
-  const auto* selected = reinterpret_cast<const int64_t*>(slot.selected.data());
-  for (SpanDensity& density : output.densities) {
-    for (size_t layer = 0; layer < slot.pbs_layers.size(); ++layer) {
-      if (slot.pbs_layers[layer]) density.blocks.attended[layer] = selected[layer];
-    }
+  for (ChunkReport& report : output.reports) {
+    PbsCounts::complete(report, slot.pbs_layers, slot.counts.data());
   }
   return output;
 }

@@ -11,8 +11,8 @@
 #include "engine/config.h"
 #include "engine/decode_pass.h"
 #include "engine/kv_cache_pool.h"
+#include "engine/prefill_chunks.h"
 #include "engine/prefill_lane.h"
-#include "engine/prefill_spans.h"
 #include "engine/sampler.h"
 #include "engine/slice_pacer.h"
 #include "engine/step.h"
@@ -23,7 +23,7 @@ namespace pbserve::engine {
 struct RunnerLimits {
   int32_t num_slots = 1;      // sequences that decode together
   int64_t max_model_len = 1;  // tokens of one sequence
-  SpanRules spans;
+  ChunkRules chunks;
 };
 
 class ModelRunner {
@@ -75,13 +75,13 @@ class ModelRunner {
   // What one step in flight needs until it is collected.
   struct StepSlot {
     UploadArena arena;
-    kernels::PinnedBuffer tokens;    // [num_slots] int32
-    kernels::PinnedBuffer selected;  // [num_layers] int64
+    kernels::PinnedBuffer tokens;  // [num_slots] int32
+    kernels::PinnedBuffer counts;  // of PbsCounts
     kernels::Event done;
     int64_t step = 0;
     std::vector<std::pair<SequenceId, int32_t>> drawn{};  // sequence, its slot
-    std::vector<SpanDensity> densities{};
-    std::vector<bool> pbs_layers{};  // whose attended blocks come from `selected`
+    std::vector<ChunkReport> reports{};
+    std::vector<bool> pbs_layers{};  // whose reports come from `counts`
   };
 
   ModelRunner(const RunnerLimits& limits, ForwardContext context, Buffers buffers,

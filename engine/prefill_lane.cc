@@ -1,12 +1,12 @@
 #include "engine/prefill_lane.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/batch_builder.h"
 #include "kernels/core/bits.h"
 #include "kernels/core/check.h"
 #include "kernels/ops/attention.h"
-#include "kernels/ops/pbs_force.h"
 
 namespace pbserve::engine {
 
@@ -18,14 +18,11 @@ using kernels::Tensor;
 
 namespace {
 
-kernels::PbsSpan pbs_span(const PrefillSpan& span) {
-  return {static_cast<int32_t>(span.begin), static_cast<int32_t>(span.end)};
-}
-
-kernels::PbsParams pbs_params(const PrefillSpan& span, const ForwardContext& context) {
-  kernels::PbsParams params = context.pbs.params;
-  params.threshold = span.pbs_threshold;
-  return params;
+kernels::PbsJob pbs_job(const PrefillChunk& chunk, const PbsOptions& pbs) {
+  return {.begin = static_cast<int32_t>(chunk.begin),
+          .end = static_cast<int32_t>(chunk.end),
+          .span_len = static_cast<int32_t>(pbs.span),
+          .prompt_len = static_cast<int32_t>(chunk.prompt_len)};
 }
 
 }  // namespace
@@ -34,13 +31,11 @@ PrefillLane::Buffers PrefillLane::Buffers::take(const models::ModelConfig& confi
                                                 int64_t rows_max, kernels::Workspace& workspace) {
   return {.hidden = workspace.take(DType::kF32, {rows_max, config.hidden_size}),
           .q = workspace.take(dtype, {rows_max, config.num_q_heads, config.head_dim}),
-          .selected = workspace.take(DType::kI64, {config.num_layers + 1})};
+          .counts = PbsCounts::take(config.num_layers, config.num_q_heads, workspace)};
 }
 
-PrefillLane::PrefillLane(const Buffers& buffers, UploadArena arena)
-    : buffers_(buffers),
-      arena_(std::move(arena)),
-      num_layers_(static_cast<int>(buffers.selected.dim(0)) - 1) {}
+PrefillLane::PrefillLane(const Buffers& buffers, int num_layers, UploadArena arena)
+    : buffers_(buffers), arena_(std::move(arena)), num_layers_(num_layers) {}
 
 void PrefillLane::warm_up(const ForwardContext& context) {
   check(idle(), "warm-up of a busy lane");
@@ -74,14 +69,14 @@ double PrefillLane::fraction() const {
   return std::min(1.0, (layer_ + of_layer) / num_layers_);
 }
 
-void PrefillLane::load(const std::vector<PrefillSpan>& spans, const SequenceMap& sequences,
+void PrefillLane::load(const std::vector<PrefillChunk>& chunks, const SequenceMap& sequences,
                        const ForwardContext& context) {
   check(idle(), "load into a busy lane");
-  check(std::ranges::none_of(spans, &PrefillSpan::pbs) || spans.size() == 1,
-        "PBS spans run one at a time");
+  check(std::ranges::none_of(chunks, &PrefillChunk::pbs) || chunks.size() == 1,
+        "PBS chunks run one at a time");
   const kernels::Stream& stream = context.stream;
-  const PrefillBatch batch = build_prefill_batch(spans, sequences, context.pages_max);
-  spans_ = spans;
+  const PrefillBatch batch = build_prefill_batch(chunks, sequences, context.pages_max);
+  chunks_ = chunks;
   num_rows_ = static_cast<int64_t>(batch.ids.size());
   check(num_rows_ <= buffers_.hidden.dim(0), "more rows than the lane holds");
   arena_.reset();
@@ -89,9 +84,14 @@ void PrefillLane::load(const std::vector<PrefillSpan>& spans, const SequenceMap&
   positions_ = arena_.put(batch.positions);
   kv_slots_ = arena_.put(batch.kv_slots);
   block_tables_ = arena_.put(std::span<const int32_t>(batch.block_tables),
-                             {static_cast<int64_t>(spans.size()), context.pages_max});
+                             {static_cast<int64_t>(chunks.size()), context.pages_max});
+  if (chunks.front().pbs) {
+    std::vector<int64_t> own_slots(batch.ids.size());
+    std::iota(own_slots.begin(), own_slots.end(), 0);
+    own_slots_ = arena_.put(own_slots);
+  }
   arena_.upload(stream);
-  kernels::fill_zero(buffers_.selected.data, num_layers_ * sizeof(int64_t), stream);
+  buffers_.counts.clear(stream);
   context.transformer.embed(buffers_.hidden.rows(0, num_rows_), ids, /*index=*/{}, stream);
   layer_ = 0;
   pass_ = PrefillPass::kProject;
@@ -117,31 +117,41 @@ int64_t PrefillLane::run_item(int64_t rows, const ForwardContext& context) {
 }
 
 void PrefillLane::project(int64_t end, const ForwardContext& context) {
+  const bool is_pbs = layer_runs_pbs(layer_, context);
+  // A PBS layer keeps its rows in natural order until they are attended; ordering fills the pages.
+  const Tensor& slots = is_pbs ? own_slots_ : kv_slots_;
   const models::RowInput rows{.positions = positions_.rows(row_, end),
-                              .slots = kv_slots_.rows(row_, end)};
+                              .slots = slots.rows(row_, end)};
   context.transformer.project(layer_, rows, buffers_.hidden.rows(row_, end), q_rows(row_, end),
-                              context.pool.layer(layer_), context.scratch, context.stream);
+                              is_pbs ? context.pbs_plan.own : context.pool.layer(layer_),
+                              context.scratch, context.stream);
   row_ = end;
   if (row_ < num_rows_) return;
-  const bool attends = first_attended_row(layer_) < num_rows_;
-  if (attends && layer_runs_pbs(layer_, context)) {
+  if (is_pbs) {
     pass_ = PrefillPass::kOrder;
   } else {
     begin_attend();
   }
 }
 
+PbsLayer PrefillLane::pbs_layer(const ForwardContext& context) const {
+  const PrefillChunk& chunk = chunks_.front();
+  kernels::PbsParams params = context.pbs.params;
+  params.threshold = chunk.pbs_threshold;
+  return {.options = context.pbs,
+          .input = {.plan = context.pbs_plan,
+                    .pages = context.pool.layer(layer_),
+                    .block_table = block_tables_.at(0),
+                    .q = q_rows(0, num_rows_),
+                    .job = pbs_job(chunk, context.pbs),
+                    .params = params,
+                    .scale = context.transformer.attention_scale()},
+          .counts = buffers_.counts,
+          .layer = layer_};
+}
+
 void PrefillLane::order(const ForwardContext& context) {
-  const models::KvPages pages = context.pool.layer(layer_);
-  kernels::pbs_order({.plan = context.pbs_plan,
-                      .q = q_rows(0, num_rows_),
-                      .k_pages = pages.k,
-                      .v_pages = pages.v,
-                      .block_table = block_tables_.at(0),
-                      .span = pbs_span(spans_.front()),
-                      .params = pbs_params(spans_.front(), context),
-                      .scale = context.transformer.attention_scale()},
-                     context.stream);
+  pbs_layer(context).order(chunks_.front().pools_prefix, context.stream);
   begin_attend();
 }
 
@@ -149,14 +159,16 @@ void PrefillLane::begin_attend() {
   pass_ = PrefillPass::kAttend;
   row_ = first_attended_row(layer_);
   if (row_ < num_rows_) return;
-  ++layer_;  // the last layer of a span that draws no token: only its K/V were needed
+  ++layer_;  // the last layer of a chunk that draws no token: only its K/V were needed
   pass_ = PrefillPass::kProject;
   row_ = 0;
 }
 
 void PrefillLane::attend(int64_t end, const ForwardContext& context) {
   if (layer_runs_pbs(layer_, context)) {
-    attend_pbs(end, context);
+    pbs_layer(context).attend(static_cast<int32_t>(row_ / kPbsBlock),
+                              static_cast<int32_t>(ceil_div<int64_t>(end, kPbsBlock)),
+                              context.stream);
   } else {
     attend_dense(end, context);
   }
@@ -169,62 +181,20 @@ void PrefillLane::attend(int64_t end, const ForwardContext& context) {
   row_ = 0;
 }
 
-void PrefillLane::attend_pbs(int64_t end, const ForwardContext& context) {
-  const models::KvPages pages = context.pool.layer(layer_);
-  const kernels::PbsParams params = pbs_params(spans_.front(), context);
-  const float scale = context.transformer.attention_scale();
-  const auto block_begin = static_cast<int32_t>(row_ / kPbsBlock);
-  const auto block_end = static_cast<int32_t>(ceil_div<int64_t>(end, kPbsBlock));
-  const float forced = context.pbs.force_density;
-  const Tensor counted = buffers_.selected.rows(layer_, layer_ + 1);
-  const Tensor not_counted = buffers_.selected.rows(num_layers_, num_layers_ + 1);
-  kernels::pbs_select({.plan = context.pbs_plan,
-                       .q = q_rows(0, num_rows_),
-                       .span = pbs_span(spans_.front()),
-                       .block_begin = block_begin,
-                       .block_end = block_end,
-                       .num_selected = forced > 0 ? not_counted : counted,
-                       .params = params,
-                       .scale = scale},
-                      context.stream);
-  if (forced > 0) {
-    kernels::pbs_force_mask({.plan = context.pbs_plan,
-                             .span = pbs_span(spans_.front()),
-                             .block_begin = block_begin,
-                             .block_end = block_end,
-                             .num_selected = counted,
-                             .segment = params.segment,
-                             .density = forced},
-                            context.stream);
-  }
-  kernels::pbs_prefill({.out = q_rows(0, num_rows_),
-                        .plan = context.pbs_plan,
-                        .q = q_rows(0, num_rows_),
-                        .k_pages = pages.k,
-                        .v_pages = pages.v,
-                        .block_table = block_tables_.at(0),
-                        .span = pbs_span(spans_.front()),
-                        .block_begin = block_begin,
-                        .block_end = block_end,
-                        .segment = params.segment,
-                        .scale = scale},
-                       context.stream);
-}
-
 void PrefillLane::attend_dense(int64_t end, const ForwardContext& context) {
   std::vector<kernels::PrefillSegment> segments;
-  int64_t span_row = 0;
-  for (size_t i = 0; i < spans_.size(); ++i) {
-    const int64_t span_rows = spans_[i].end - spans_[i].begin;
-    const int64_t first = std::max(row_, span_row);
-    const int64_t last = std::min(end, span_row + span_rows);
+  int64_t chunk_row = 0;
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    const int64_t chunk_rows = chunks_[i].end - chunks_[i].begin;
+    const int64_t first = std::max(row_, chunk_row);
+    const int64_t last = std::min(end, chunk_row + chunk_rows);
     if (first < last) {
       segments.push_back({.row_begin = static_cast<int32_t>(first - row_),
                           .num_rows = static_cast<int32_t>(last - first),
-                          .position = static_cast<int32_t>(spans_[i].begin + first - span_row),
+                          .position = static_cast<int32_t>(chunks_[i].begin + first - chunk_row),
                           .sequence = static_cast<int32_t>(i)});
     }
-    span_row += span_rows;
+    chunk_row += chunk_rows;
   }
   const models::KvPages pages = context.pool.layer(layer_);
   kernels::prefill_attention({.out = q_rows(row_, end),
@@ -237,12 +207,12 @@ void PrefillLane::attend_dense(int64_t end, const ForwardContext& context) {
                              context.stream);
 }
 
-std::vector<std::pair<PrefillSpan, int32_t>> PrefillLane::drawing_spans() const {
-  std::vector<std::pair<PrefillSpan, int32_t>> drawing;
+std::vector<std::pair<PrefillChunk, int32_t>> PrefillLane::drawing_chunks() const {
+  std::vector<std::pair<PrefillChunk, int32_t>> drawing;
   int64_t end = 0;
-  for (const PrefillSpan& span : spans_) {
-    end += span.end - span.begin;
-    if (span.draws_token) drawing.emplace_back(span, static_cast<int32_t>(end - 1));
+  for (const PrefillChunk& chunk : chunks_) {
+    end += chunk.end - chunk.begin;
+    if (chunk.draws_token) drawing.emplace_back(chunk, static_cast<int32_t>(end - 1));
   }
   return drawing;
 }
@@ -250,12 +220,12 @@ std::vector<std::pair<PrefillSpan, int32_t>> PrefillLane::drawing_spans() const 
 // After the last layer only the rows that give logits are of use. A packed job is short; there all
 // rows run.
 int64_t PrefillLane::first_attended_row(int layer) const {
-  if (layer + 1 < num_layers_ || spans_.size() > 1) return 0;
-  return spans_.front().draws_token ? align_down<int64_t>(num_rows_ - 1, kPbsBlock) : num_rows_;
+  if (layer + 1 < num_layers_ || chunks_.size() > 1) return 0;
+  return chunks_.front().draws_token ? align_down<int64_t>(num_rows_ - 1, kPbsBlock) : num_rows_;
 }
 
 bool PrefillLane::layer_runs_pbs(int layer, const ForwardContext& context) const {
-  return spans_.front().pbs && layer >= context.pbs.dense_layers;
+  return chunks_.front().pbs && layer >= context.pbs.dense_layers;
 }
 
 std::vector<bool> PrefillLane::pbs_layers(const ForwardContext& context) const {
@@ -266,19 +236,31 @@ std::vector<bool> PrefillLane::pbs_layers(const ForwardContext& context) const {
   return layers;
 }
 
-std::vector<SpanDensity> PrefillLane::causal_blocks(int64_t num_q_heads) const {
-  std::vector<SpanDensity> densities;
-  for (const PrefillSpan& span : spans_) {
-    BlockCounts blocks;
+std::vector<ChunkReport> PrefillLane::reports(const ForwardContext& context) const {
+  const int64_t num_q_heads = context.transformer.config().num_q_heads;
+  std::vector<ChunkReport> reports;
+  for (const PrefillChunk& chunk : chunks_) {
+    ChunkReport report{.id = chunk.id, .blocks = {}, .coverage = {}};
+    report.coverage.num_heads = num_q_heads;
     for (int layer = 0; layer < num_layers_; ++layer) {
-      const auto begin = static_cast<int32_t>(span.begin + first_attended_row(layer));
-      const kernels::PbsSpan attended{begin, static_cast<int32_t>(span.end)};
-      blocks.causal.push_back(begin < span.end ? num_causal_blocks(attended, num_q_heads) : 0);
+      const auto begin = static_cast<int32_t>(chunk.begin + first_attended_row(layer));
+      const kernels::PbsSpan attended{begin, static_cast<int32_t>(chunk.end)};
+      report.blocks.causal.push_back(begin < chunk.end ? num_causal_blocks(attended, num_q_heads)
+                                                       : 0);
+      report.coverage.num_rows.push_back(num_audited_rows(layer, context));
     }
-    blocks.attended = blocks.causal;
-    densities.push_back({span.id, std::move(blocks)});
+    report.blocks.attended = report.blocks.causal;
+    reports.push_back(std::move(report));
   }
-  return densities;
+  return reports;
+}
+
+int64_t PrefillLane::num_audited_rows(int layer, const ForwardContext& context) const {
+  if (!layer_runs_pbs(layer, context) || context.pbs.audit == 0) return 0;
+  const kernels::PbsJob job = pbs_job(chunks_.front(), context.pbs);
+  return kernels::num_audited_rows(job, static_cast<int32_t>(first_attended_row(layer) / kPbsBlock),
+                                   job.num_blocks(), context.pbs.params.dense_tail,
+                                   context.pbs.audit);
 }
 
 }  // namespace pbserve::engine

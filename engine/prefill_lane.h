@@ -10,6 +10,7 @@
 
 #include "engine/config.h"
 #include "engine/kv_cache_pool.h"
+#include "engine/pbs_layer.h"
 #include "engine/sequence.h"
 #include "engine/step.h"
 #include "engine/upload_arena.h"
@@ -25,7 +26,7 @@ struct ForwardContext {
   const KvCachePool& pool;
   const kernels::Stream& stream;
   models::LayerScratch scratch;
-  kernels::PbsPlan pbs_plan;  // of the layer and span in progress: one PBS job at a time
+  kernels::PbsPlan pbs_plan;  // of the layer and job in progress: one PBS job at a time
   PbsOptions pbs;
   int64_t pages_max;  // of one sequence
 };
@@ -33,30 +34,29 @@ struct ForwardContext {
 class PrefillLane {
  public:
   struct Buffers {
-    kernels::Tensor hidden;    // [rows_max, C] float32
-    kernels::Tensor q;         // [rows_max, Hq, D]; attention writes its output over it
-    kernels::Tensor selected;  // [num_layers + 1] int64: blocks PBS attended; last those of a
-                               // selection that was replaced (pbs.force_density)
+    kernels::Tensor hidden;  // [rows_max, C] float32
+    kernels::Tensor q;       // [rows_max, Hq, D]; attention writes its output over it
+    PbsCounts counts;
 
     static Buffers take(const models::ModelConfig& config, kernels::DType dtype, int64_t rows_max,
                         kernels::Workspace& workspace);
   };
 
-  PrefillLane(const Buffers& buffers, UploadArena arena);
+  PrefillLane(const Buffers& buffers, int num_layers, UploadArena arena);
 
   // Runs one layer's row-wise operations once for each number of rows that chooses algorithms of
   // its own (powers of two, ops/linear.h), up to an item's. Touches no page. REQUIRES: idle.
   void warm_up(const ForwardContext& context);
 
-  bool idle() const { return spans_.empty(); }
+  bool idle() const { return chunks_.empty(); }
   bool done() const { return !idle() && layer_ == num_layers_; }
   double fraction() const;  // of the job, in [0, 1]
-  const std::vector<PrefillSpan>& spans() const { return spans_; }
+  const std::vector<PrefillChunk>& chunks() const { return chunks_; }
 
   // REQUIRES: idle.
-  void load(const std::vector<PrefillSpan>& spans, const SequenceMap& sequences,
+  void load(const std::vector<PrefillChunk>& chunks, const SequenceMap& sequences,
             const ForwardContext& context);
-  void clear() { spans_.clear(); }
+  void clear() { chunks_.clear(); }
 
   PrefillPass next_pass() const { return pass_; }
 
@@ -64,23 +64,24 @@ class PrefillLane {
   // item, counted as `rows`. Returns the rows of the item. REQUIRES: not done.
   int64_t run_item(int64_t rows, const ForwardContext& context);
 
-  // Hidden states [rows_max, C], and the spans whose last row gives logits, with that row.
+  // Hidden states [rows_max, C], and the chunks whose last row gives logits, with that row.
   kernels::Tensor hidden() const { return buffers_.hidden; }
-  std::vector<std::pair<PrefillSpan, int32_t>> drawing_spans() const;
+  std::vector<std::pair<PrefillChunk, int32_t>> drawing_chunks() const;
 
-  // Blocks of a dense causal pass over the rows the job attends, per span and layer; and which
-  // layers run PBS, whose attended blocks are counted in `selected` instead.
-  std::vector<SpanDensity> causal_blocks(int64_t num_q_heads) const;
+  // Blocks of a dense causal pass over the rows the job attends, per chunk and layer; and which
+  // layers run PBS, where `counts` says what was attended and covered.
+  std::vector<ChunkReport> reports(const ForwardContext& context) const;
   std::vector<bool> pbs_layers(const ForwardContext& context) const;
-  kernels::Tensor selected() const { return buffers_.selected.rows(0, num_layers_); }
+  const PbsCounts& counts() const { return buffers_.counts; }
 
  private:
   void project(int64_t end, const ForwardContext& context);
   void order(const ForwardContext& context);
   void attend(int64_t end, const ForwardContext& context);
-  void attend_pbs(int64_t end, const ForwardContext& context);
   void attend_dense(int64_t end, const ForwardContext& context);
   void begin_attend();
+  PbsLayer pbs_layer(const ForwardContext& context) const;
+  int64_t num_audited_rows(int layer, const ForwardContext& context) const;
   int64_t first_attended_row(int layer) const;
   bool layer_runs_pbs(int layer, const ForwardContext& context) const;
   kernels::Tensor q_rows(int64_t begin, int64_t end) const { return buffers_.q.rows(begin, end); }
@@ -89,11 +90,12 @@ class PrefillLane {
   UploadArena arena_;
   int num_layers_;
 
-  std::vector<PrefillSpan> spans_;
+  std::vector<PrefillChunk> chunks_;
   int64_t num_rows_ = 0;
   kernels::Tensor positions_;     // [num_rows] int32
-  kernels::Tensor kv_slots_;      // [num_rows] int64
-  kernels::Tensor block_tables_;  // [spans, pages_max] int32
+  kernels::Tensor kv_slots_;      // [num_rows] int64: in the pages of the pool
+  kernels::Tensor own_slots_;     // [num_rows] int64: in the plan's own pages; PBS only
+  kernels::Tensor block_tables_;  // [chunks, pages_max] int32
   int layer_ = 0;
   PrefillPass pass_ = PrefillPass::kProject;
   int64_t row_ = 0;

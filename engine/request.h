@@ -88,7 +88,15 @@ struct SparseReport {
   double density = 1.0;                 // attended blocks / causal blocks, PBS spans and dense
                                         // spans together; 1 where nothing was computed
   std::vector<double> layer_densities;  // one per layer
-  bool is_forced = false;               // pbs.force_density: not what PBS would have chosen
+  // Share of the true attention mass that sampled PBS queries attended: mean, and that of the
+  // layer and of the head of a layer that kept least. Unset where nothing was sampled.
+  struct Coverage {
+    double mean = 1.0;
+    double lowest_layer = 1.0;
+    double lowest_head = 1.0;
+  };
+  std::optional<Coverage> coverage;
+  bool is_forced = false;  // pbs.force_density: not what PBS would have chosen
 };
 
 struct Accepted {

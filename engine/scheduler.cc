@@ -41,8 +41,8 @@ void Scheduler::add(SequenceSpec spec) {
 
 int64_t Scheduler::num_running() const { return static_cast<int64_t>(running_.size()); }
 
-const std::vector<PrefillSpan>& Scheduler::job(Lane lane) const {
-  return lanes_[static_cast<size_t>(lane)].spans;
+const std::vector<PrefillChunk>& Scheduler::job(Lane lane) const {
+  return lanes_[static_cast<size_t>(lane)].chunks;
 }
 
 int64_t Scheduler::num_waiting_tokens() const {
@@ -106,7 +106,7 @@ void Scheduler::plan_lanes(StepPlan& plan, Clock::time_point time) {
   }
   continue_long_prompt(plan);
   admit_waiting(plan, time);
-  for (LaneStart& start : plan.starts) state(start.lane).spans = start.spans;
+  for (LaneStart& start : plan.starts) state(start.lane).chunks = start.chunks;
 
   const Lane other = last_lane_ == Lane::kLong ? Lane::kShort : Lane::kLong;
   if (!state(other).idle()) {
@@ -117,16 +117,16 @@ void Scheduler::plan_lanes(StepPlan& plan, Clock::time_point time) {
   if (plan.slice) last_lane_ = *plan.slice;
 }
 
-// A long prompt keeps its lane from span to span.
+// A long prompt keeps its lane from chunk to chunk.
 void Scheduler::continue_long_prompt(StepPlan& plan) {
   if (!state(Lane::kLong).idle()) return;
-  const auto& short_job = state(Lane::kShort).spans;
+  const auto& short_job = state(Lane::kShort).chunks;
   for (SequenceId id : running_) {
     const Sequence& sequence = *sequences_.at(id);
     const bool in_short_lane =
-        std::ranges::find(short_job, id, &PrefillSpan::id) != short_job.end();
+        std::ranges::find(short_job, id, &PrefillChunk::id) != short_job.end();
     if (sequence.phase != Phase::kPrefill || in_short_lane) continue;
-    plan.starts.push_back({Lane::kLong, {next_span(sequence, limits_.spans)}});
+    plan.starts.push_back({Lane::kLong, {next_chunk(sequence, limits_.chunks)}});
     return;
   }
 }
@@ -150,8 +150,8 @@ void Scheduler::admit_waiting(StepPlan& plan, Clock::time_point time) {
   }
 }
 
-bool Scheduler::fits_short_lane(const PrefillSpan& span) const {
-  return !span.pbs && span.draws_token && span.end - span.begin <= limits_.spans.short_rows;
+bool Scheduler::fits_short_lane(const PrefillChunk& chunk) const {
+  return !chunk.pbs && chunk.draws_token && chunk.end - chunk.begin <= limits_.chunks.short_rows;
 }
 
 Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneStart>& starts,
@@ -169,23 +169,23 @@ Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneSt
     found =
         kPageSize * pool_.lookup(sequence.spec().cache_root, sequence.tokens(), sequence.blocks);
   }
-  const int64_t cached = usable_prefix(sequence, found, limits_.spans);
+  const int64_t cached = usable_prefix(sequence, found, limits_.chunks);
   sequence.blocks.truncate(static_cast<int32_t>(cached / kPageSize));
   sequence.start_prefill(cached, free_slots_.back());
-  const PrefillSpan span = next_span(sequence, limits_.spans);
+  const PrefillChunk chunk = next_chunk(sequence, limits_.chunks);
   const auto roll_back = [&](Admission why) {
     sequence.stop_running();
     return why;
   };
   Lane lane = Lane::kLong;
-  if (fits_short_lane(span) && short_lane_open) {
-    int64_t rows = span.end - span.begin;
+  if (fits_short_lane(chunk) && short_lane_open) {
+    int64_t rows = chunk.end - chunk.begin;
     if (open != starts.end()) {
-      for (const PrefillSpan& other : open->spans) rows += other.end - other.begin;
+      for (const PrefillChunk& other : open->chunks) rows += other.end - other.begin;
     }
-    if (rows > limits_.spans.short_rows) return roll_back(Admission::kLaneBusy);
+    if (rows > limits_.chunks.short_rows) return roll_back(Admission::kLaneBusy);
     lane = Lane::kShort;
-  } else if (fits_short_lane(span) || !free_lane(Lane::kLong)) {
+  } else if (fits_short_lane(chunk) || !free_lane(Lane::kLong)) {
     return roll_back(Admission::kLaneBusy);
   }
 
@@ -204,22 +204,22 @@ Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneSt
     sequence.prefill_begin = time;
   }
   if (lane == Lane::kShort && open != starts.end()) {
-    open->spans.push_back(span);
+    open->chunks.push_back(chunk);
   } else {
-    starts.push_back({lane, {span}});
+    starts.push_back({lane, {chunk}});
   }
   return Admission::kStarted;
 }
 
 void Scheduler::finish_job(Lane lane, Clock::time_point time) {
   LaneState& job = state(lane);
-  for (const PrefillSpan& span : job.spans) {
-    const auto found = sequences_.find(span.id);
+  for (const PrefillChunk& chunk : job.chunks) {
+    const auto found = sequences_.find(chunk.id);
     if (found == sequences_.end()) continue;
     Sequence& sequence = *found->second;
-    sequence.advance_computed(span.end);
+    sequence.advance_computed(chunk.end);
     cache_pages(sequence);
-    if (!span.draws_token) continue;
+    if (!chunk.draws_token) continue;
     sequence.expect_token();
     sequence.phase = Phase::kDecode;
     if (sequence.prefill_end == Clock::time_point{}) sequence.prefill_end = time;
@@ -278,9 +278,11 @@ void Scheduler::launched(const StepPlan& plan, const LaunchReport& report, Clock
 
 std::vector<FinishedSequence> Scheduler::commit(const StepOutput& output,
                                                 std::vector<SampledToken>& tokens) {
-  for (const SpanDensity& density : output.densities) {
-    const auto found = sequences_.find(density.id);
-    if (found != sequences_.end()) found->second->density.add(density.blocks);
+  for (const ChunkReport& report : output.reports) {
+    const auto found = sequences_.find(report.id);
+    if (found == sequences_.end()) continue;
+    found->second->density.add(report.blocks);
+    found->second->coverage.add(report.coverage);
   }
   std::vector<FinishedSequence> finished;
   for (const SampledToken& sampled : output.tokens) {
@@ -321,7 +323,7 @@ void Scheduler::check_integrity() const {
 
 void Scheduler::cache_pages(Sequence& sequence) {
   if (!limits_.prefix_caching) return;
-  const int64_t reusable = num_reusable(sequence, limits_.spans);
+  const int64_t reusable = num_reusable(sequence, limits_.chunks);
   pool_.insert(sequence.spec().cache_root, sequence.tokens(), sequence.blocks,
                static_cast<int32_t>(reusable / kPageSize));
 }
@@ -330,11 +332,12 @@ FinishedSequence Scheduler::release(Sequence& sequence, FinishReason reason, abs
   if (sequence.phase == Phase::kDecode) cache_pages(sequence);
   for (Lane lane : kLanes) {
     LaneState& job = state(lane);
-    if (std::ranges::find(job.spans, sequence.id(), &PrefillSpan::id) == job.spans.end()) continue;
-    const auto alive = [&](const PrefillSpan& span) {
-      return span.id != sequence.id() && sequences_.contains(span.id);
+    if (std::ranges::find(job.chunks, sequence.id(), &PrefillChunk::id) == job.chunks.end())
+      continue;
+    const auto alive = [&](const PrefillChunk& chunk) {
+      return chunk.id != sequence.id() && sequences_.contains(chunk.id);
     };
-    if (std::ranges::any_of(job.spans, alive)) {
+    if (std::ranges::any_of(job.chunks, alive)) {
       job.orphans.push_back(std::move(sequence.blocks));
     } else {
       job = LaneState{};

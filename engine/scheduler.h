@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "engine/kv_cache_pool.h"
-#include "engine/prefill_spans.h"
+#include "engine/prefill_chunks.h"
 #include "engine/sequence.h"
 #include "engine/step.h"
 
@@ -22,7 +22,7 @@ namespace pbserve::engine {
 
 struct SchedulerLimits {
   int32_t num_slots = 1;  // sequences that hold pages at a time
-  SpanRules spans;
+  ChunkRules chunks;
   double slice_ms = 100;
   bool prefix_caching = true;
 };
@@ -55,8 +55,8 @@ class Scheduler {
   std::vector<FinishedSequence> commit(const StepOutput& output, std::vector<SampledToken>& tokens);
 
   const SequenceMap& sequences() const { return sequences_; }
-  // The spans of a lane's present job; empty where it is idle.
-  const std::vector<PrefillSpan>& job(Lane lane) const;
+  // The chunks of a lane's present job; empty where it is idle.
+  const std::vector<PrefillChunk>& job(Lane lane) const;
 
   // Of a prompt that has not started: what the prefix cache holds under its provenance.
   int64_t num_cached_tokens(const std::string& root, const std::vector<int32_t>& prompt) const;
@@ -72,10 +72,10 @@ class Scheduler {
 
  private:
   struct LaneState {
-    std::vector<PrefillSpan> spans;
+    std::vector<PrefillChunk> chunks;
     std::vector<BlockTable> orphans;  // pages the job still writes, of sequences that have left
     bool abort = false;               // tell the runner with the next plan
-    bool idle() const { return spans.empty(); }
+    bool idle() const { return chunks.empty(); }
   };
 
   void plan_lanes(StepPlan& plan, Clock::time_point time);
@@ -83,7 +83,7 @@ class Scheduler {
   void admit_waiting(StepPlan& plan, Clock::time_point time);
   enum class Admission : uint8_t { kStarted, kLaneBusy, kNoPages };
   Admission try_admit(Sequence& sequence, std::vector<LaneStart>& starts, Clock::time_point time);
-  bool fits_short_lane(const PrefillSpan& span) const;
+  bool fits_short_lane(const PrefillChunk& chunk) const;
   void plan_decode(StepPlan& plan);
   bool take_page_for(Sequence& sequence, std::vector<Sequence*>& generating);
   void preempt(Sequence& sequence);

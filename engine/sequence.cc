@@ -16,6 +16,14 @@ void BlockCounts::add(const BlockCounts& other) {
   }
 }
 
+void CoverageSums::add(const CoverageSums& other) {
+  num_heads = std::max(num_heads, other.num_heads);
+  sums.resize(std::max(sums.size(), other.sums.size()));
+  num_rows.resize(std::max(num_rows.size(), other.num_rows.size()));
+  for (size_t i = 0; i < other.sums.size(); ++i) sums[i] += other.sums[i];
+  for (size_t i = 0; i < other.num_rows.size(); ++i) num_rows[i] += other.num_rows[i];
+}
+
 Sequence::Sequence(SequenceSpec spec)
     : spec_(std::move(spec)), tokens_(spec_.prompt), num_tokens_(num_known()) {
   check(!spec_.prompt.empty(), "sequence without a prompt");

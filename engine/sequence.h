@@ -39,7 +39,6 @@ struct SequenceSpec {
   ResolvedSampling sampling;
   std::vector<int32_t> stop_ids;  // token ids that end it: end of text and stop_token_ids
   bool pbs = false;               // prefill with PBS (decided by length and request alone)
-  bool pbs_short_spans = false;   // PBS even for spans under pbs.min_tokens (mode "pbs")
   float pbs_threshold = 0.0f;
   std::string cache_root;  // provenance of its pages: attention settings and salt
   Clock::time_point submitted;
@@ -52,6 +51,15 @@ struct BlockCounts {
   std::vector<int64_t> causal;    // [num_layers]
 
   void add(const BlockCounts& other);
+};
+
+// The audit of PBS: shares of the attention mass that were taken, summed over sampled rows.
+struct CoverageSums {
+  int64_t num_heads = 0;          // Hq
+  std::vector<double> sums;       // [num_layers, Hq]
+  std::vector<int64_t> num_rows;  // [num_layers]: sampled of each head; 0 where a layer ran dense
+
+  void add(const CoverageSums& other);
 };
 
 enum class Phase : uint8_t { kWaiting, kPrefill, kDecode };
@@ -93,6 +101,7 @@ class Sequence {
   Clock::time_point prefill_begin;
   Clock::time_point prefill_end;
   BlockCounts density;
+  CoverageSums coverage;
 
  private:
   void check_lengths() const;

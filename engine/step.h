@@ -11,23 +11,25 @@
 namespace pbserve::engine {
 
 // A lane carries one prefill job at a time and keeps its state between slices. The long lane holds
-// one span of one long prompt, the short lane several whole short prompts, so that a short prompt
+// one chunk of one long prompt, the short lane several whole short prompts, so that a short prompt
 // never waits for the end of a long one.
 enum class Lane : uint8_t { kLong, kShort };
 inline constexpr int kNumLanes = 2;
 
-// A layer of a prefill job: all rows through one pass, then through the next.
+// A layer of a prefill job: all rows through one pass, then through the next. PBS alone orders.
 enum class PrefillPass : uint8_t { kProject, kOrder, kAttend };
 inline constexpr int kNumPrefillPasses = 3;
 
 // Tokens [begin, end) of one sequence, prefilled together.
-struct PrefillSpan {
+struct PrefillChunk {
   SequenceId id = 0;
   int64_t begin = 0;
   int64_t end = 0;
   bool pbs = false;
   float pbs_threshold = 0.0f;
-  bool draws_token = false;  // the sequence has no further token to compute: sample the next one
+  int64_t prompt_len = 0;     // of the sequence: PBS keeps the prompt's end dense
+  bool pools_prefix = false;  // the pages before `begin` may lack their mean keys
+  bool draws_token = false;   // the sequence has no further token to compute: sample the next one
 };
 
 struct DecodeRow {
@@ -37,7 +39,7 @@ struct DecodeRow {
 
 struct LaneStart {
   Lane lane = Lane::kLong;
-  std::vector<PrefillSpan> spans;
+  std::vector<PrefillChunk> chunks;
 };
 
 // The runner reads tokens, pages and sampling parameters from the sequences named here while it
@@ -60,9 +62,10 @@ struct LaunchReport {
   double lane_fraction = 0;           // of the sliced lane's job
 };
 
-struct SpanDensity {
+struct ChunkReport {
   SequenceId id = 0;
   BlockCounts blocks;
+  CoverageSums coverage;
 };
 
 struct SampledToken {
@@ -73,7 +76,7 @@ struct SampledToken {
 struct StepOutput {
   int64_t step = 0;
   std::vector<SampledToken> tokens;
-  std::vector<SpanDensity> densities;  // of the job that finished in this step
+  std::vector<ChunkReport> reports;  // of the job that finished in this step
 };
 
 }  // namespace pbserve::engine

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/core/tensor.h"
+#include "kernels/ops/kv_pages.h"
 
 namespace pbserve::models {
 
@@ -11,10 +12,6 @@ struct RowInput {
   kernels::Tensor slots;      // [T] int64: where the row's K/V go; -1 nowhere
 };
 
-// One layer's pages.
-struct KvPages {
-  kernels::Tensor k;  // [num_pages, Hkv, kPageSize, D]
-  kernels::Tensor v;  // [num_pages, Hkv, kPageSize, D]
-};
+using kernels::KvPages;  // one layer's
 
 }  // namespace pbserve::models

@@ -15,11 +15,46 @@ constexpr double kMaxSeconds = 86400;
 constexpr double kMaxBytes = 1LL << 40;
 
 // Ranges of the engine's keys are the engine's: validate() knows them.
-void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
-  using engine::Overlap;
+void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
+  using engine::PbsPreset;
+  using engine::PrefixReuse;
   using engine::SparseMode;
+  using kernels::PbsOrder;
   using kernels::PbsScorer;
   using kernels::PbsSelector;
+  kernels::PbsParams& params = pbs->params;
+  table->add_enum("pbs.preset", &pbs->preset,
+                  {{"default", PbsPreset::kDefault}, {"paper", PbsPreset::kPaper}});
+  table->add_enum(
+      "pbs.mode", &pbs->mode,
+      {{"auto", SparseMode::kAuto}, {"dense", SparseMode::kDense}, {"pbs", SparseMode::kPbs}});
+  table->add_size("pbs.span", &pbs->span);
+  table->add("pbs.segment", &params.segment);
+  table->add_enum("pbs.order", &params.order,
+                  {{"span", PbsOrder::kSpan}, {"natural", PbsOrder::kNatural}});
+  table->add_enum("pbs.scorer", &params.scorer,
+                  {{"query", PbsScorer::kQuery},
+                   {"mean", PbsScorer::kMean},
+                   {"antidiagonal", PbsScorer::kAntidiagonal}});
+  table->add("pbs.stride", &params.stride);
+  table->add_enum("pbs.selector", &params.selector,
+                  {{"top_p", PbsSelector::kTopP}, {"max_ratio", PbsSelector::kMaxRatio}});
+  table->add("pbs.threshold", &params.threshold);
+  table->add("pbs.threshold_min", &pbs->threshold_min);
+  table->add("pbs.sink", &params.sink);
+  table->add("pbs.sink_free", &params.sink_free);
+  table->add("pbs.local", &params.local);
+  table->add("pbs.dense_tail", &params.dense_tail);
+  table->add_size("pbs.min_tokens", &pbs->min_tokens);
+  table->add("pbs.dense_layers", &pbs->dense_layers);
+  table->add_enum("pbs.prefix_reuse", &pbs->prefix_reuse,
+                  {{"exact", PrefixReuse::kExact}, {"any", PrefixReuse::kAny}});
+  table->add("pbs.audit", &pbs->audit);
+  table->add("pbs.force_density", &pbs->force_density, {0, 1});
+}
+
+void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
+  using engine::Overlap;
   engine::ModelOptions& model = config->model;
   table->add("model.path", &model.path);
   table->add("model.served_name", &model.served_name);
@@ -46,22 +81,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
                   {{"auto", Overlap::kAuto}, {"on", Overlap::kOn}, {"off", Overlap::kOff}});
   table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);
 
-  engine::PbsOptions& pbs = config->pbs;
-  table->add_enum(
-      "pbs.mode", &pbs.mode,
-      {{"auto", SparseMode::kAuto}, {"dense", SparseMode::kDense}, {"pbs", SparseMode::kPbs}});
-  table->add("pbs.segment", &pbs.params.segment);
-  table->add_enum("pbs.scorer", &pbs.params.scorer,
-                  {{"mean", PbsScorer::kMean}, {"antidiagonal", PbsScorer::kAntidiagonal}});
-  table->add("pbs.stride", &pbs.params.stride);
-  table->add_enum("pbs.selector", &pbs.params.selector,
-                  {{"top_p", PbsSelector::kTopP}, {"max_ratio", PbsSelector::kMaxRatio}});
-  table->add("pbs.threshold", &pbs.params.threshold);
-  table->add("pbs.threshold_min", &pbs.threshold_min);
-  table->add_size("pbs.span", &pbs.span);
-  table->add_size("pbs.min_tokens", &pbs.min_tokens);
-  table->add("pbs.dense_layers", &pbs.dense_layers);
-  table->add("pbs.force_density", &pbs.force_density, {0, 1});
+  bind_pbs(&config->pbs, table);
 
   engine::RequestLimits& limits = config->limits;
   table->add("limits.max_stop_strings", &limits.max_stop_strings);
@@ -137,6 +157,14 @@ absl::Status apply_file(const std::string& path, ConfigTable* table) {
   return absl::OkStatus();
 }
 
+absl::Status apply_all(const std::string& file, const std::vector<ConfigOverride>& overrides,
+                       ServerConfig* config) {
+  ConfigTable table = bind(config);
+  if (!file.empty()) RETURN_IF_ERROR(apply_file(file, &table));
+  for (const auto& [path, value] : overrides) RETURN_IF_ERROR(table.set_text(path, value));
+  return absl::OkStatus();
+}
+
 absl::Status read_api_keys(ServerOptions* server) {
   if (!server->api_key_file.empty()) {
     std::ifstream file(server->api_key_file);
@@ -164,9 +192,12 @@ absl::Status read_api_keys(ServerOptions* server) {
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides) {
   ServerConfig config;
-  ConfigTable table = bind(&config);
-  if (!file.empty()) RETURN_IF_ERROR(apply_file(file, &table));
-  for (const auto& [path, value] : overrides) RETURN_IF_ERROR(table.set_text(path, value));
+  RETURN_IF_ERROR(apply_all(file, overrides, &config));
+  if (config.engine.pbs.preset == engine::PbsPreset::kPaper) {  // below every key that is set
+    config = {};
+    engine::apply_paper_preset(config.engine.pbs);
+    RETURN_IF_ERROR(apply_all(file, overrides, &config));
+  }
   RETURN_IF_ERROR(read_api_keys(&config.server));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;

@@ -117,6 +117,12 @@ void fill(const engine::Completion& completion, v1::Finished* message) {
   const bool is_pbs = completion.sparse.mode_used == engine::SparseMode::kPbs;
   sparse->set_mode_used(is_pbs ? v1::SPARSE_MODE_PBS : v1::SPARSE_MODE_DENSE);
   sparse->set_density(completion.sparse.density);
+  if (const auto& coverage = completion.sparse.coverage) {
+    v1::Coverage* to = sparse->mutable_coverage();
+    to->set_mean(coverage->mean);
+    to->set_lowest_layer(coverage->lowest_layer);
+    to->set_lowest_head(coverage->lowest_head);
+  }
   sparse->set_forced(completion.sparse.is_forced);
   sparse->mutable_layer_densities()->Add(completion.sparse.layer_densities.begin(),
                                          completion.sparse.layer_densities.end());

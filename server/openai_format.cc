@@ -134,6 +134,7 @@ Json format_usage(const engine::Usage& usage) {
 Json format_metrics(const engine::Completion& completion) {
   const engine::Timings& timings = completion.timings;
   const bool has_rate = timings.mean_inter_token_ms > 0;
+  const auto& coverage = completion.sparse.coverage;
   return {
       {"time_to_first_token_ms", duration(timings.first_token_ms)},
       {"queue_time_ms", duration(timings.queue_ms)},
@@ -144,6 +145,9 @@ Json format_metrics(const engine::Completion& completion) {
       {"sparse_attention",
        {{"mode", std::string(sparse_mode_name(completion.sparse.mode_used))},
         {"density", completion.sparse.density},
+        {"coverage", coverage ? Json(coverage->mean) : Json(nullptr)},
+        {"coverage_lowest_layer", coverage ? Json(coverage->lowest_layer) : Json(nullptr)},
+        {"coverage_lowest_head", coverage ? Json(coverage->lowest_head) : Json(nullptr)},
         {"forced", completion.sparse.is_forced},
         {"layer_densities", completion.sparse.layer_densities}}}};
 }

@@ -77,7 +77,8 @@ int64_t select_block(const PbsInput& in, int64_t block, int64_t kv_head) {
   const int64_t block_idx = in.job.begin / kPbsBlock + block;
   const int64_t count = align_down<int64_t>(block_idx, in.params.segment / kPbsBlock);
   const bool is_tail = block_idx >= first_tail_block(in.job.prompt_len, in.params.dense_tail);
-  const bool takes_all = is_tail || in.params.threshold >= 1.f;
+  const bool takes_all =
+      is_tail || (in.params.selector == PbsSelector::kTopP && in.params.threshold >= 1.f);
   const int64_t group = in.q.dim(1) / in.pages.k.dim(1);
   const Tensor& mask = in.plan.mask;
   PbsBlockWeights& weights = PbsBlockWeights::of_this_thread();

@@ -55,15 +55,16 @@ struct PbsParams {
   PbsScorer scorer = PbsScorer::kQuery;
   int32_t stride = 8;  // antidiagonal only: 8 or 16
   PbsSelector selector = PbsSelector::kTopP;
-  float threshold = 0.7f;  // tau of top_p (>= 1 takes every block); alpha of max_ratio
+  float threshold = 0.75f;  // tau of top_p (>= 1 takes every block); alpha of max_ratio
   // Taken whatever they weigh: the first `sink` candidates, and those of the last `local` segments
   // before the own one. Token 0 is the first key of its segment whatever its score, so block 0 is
   // the sink for everyone who finds the page.
   int32_t sink = 1;   // blocks
   int32_t local = 0;  // segments
-  // The weights of what is taken anyway count as 0 and the rest is scaled to add up to 1 before the
-  // selector: the first token draws most of many heads' mass, and top_p would stop at it.
-  bool sink_free = true;
+  // Whether the weights of what is taken anyway count as 0 and the rest is scaled to add up to 1
+  // before the selector. Off: with the `query` scorer, at equal tau, it found less of what dense
+  // attention finds and took 5 % more blocks (Qwen2.5-Coder-0.5B, tests/bench/NOTES.md).
+  bool sink_free = false;
   int32_t dense_tail = 2;  // last query blocks of the prompt, which take every candidate
 };
 

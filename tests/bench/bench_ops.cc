@@ -10,7 +10,7 @@
 // 256 MiB on a GPU, to 64 MiB on the CPU (by one thread: what other cores keep in caches of their
 // own stays). What then stands in the L2 are zeros to be written back, at most its 50 MB: a part of
 // the time of operations that read little more, such as decode of one short sequence. "ms" is the
-// median of the runs; a stage of PBS is the sum over the prompt's spans.
+// median of the runs; a stage of PBS is the sum over the prompt's jobs.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -49,7 +49,8 @@ struct Options {
   std::vector<double> densities = {1.0, 0.2, 0.1};
   std::vector<int32_t> rows = {1, 64, 1024, 8192};
   std::vector<int32_t> batches = {1, 8, 64};
-  int32_t span = 8192;
+  int32_t job = 8192;
+  int32_t span = 1024;
   int runs = 20;
 
   bool has(const char* op) const { return std::ranges::find(ops, op) != ops.end(); }
@@ -71,7 +72,9 @@ class Bench {
     Tensor v;      // [num_pages, Hkv, P, D]
     Tensor table;  // [1, num_pages] int32
     PbsPlan plan = {};
+    Tensor k_mean = {};        // [num_pages, Hkv, D]
     Tensor num_selected = {};  // [1] int64
+    Tensor coverage = {};      // [Hq] int64
   };
 
   void products();
@@ -79,14 +82,16 @@ class Bench {
   Layer take_layer(int32_t len);
   void prefill(const Layer& layer);
   void pbs_stages(Layer layer);
-  OpTime order_time(const Layer& layer, PbsSpan span);
-  OpTime select_time(const Layer& layer, PbsSpan span, const PbsParams& params);
-  OpTime attend_time(const Layer& layer, PbsSpan span);
-  int64_t force_mask(const Layer& layer, PbsSpan span, double density);
+  PbsInput input(const Layer& layer, const PbsJob& job, const PbsParams& params) const;
+  OpTime order_time(const Layer& layer, const PbsJob& job);
+  OpTime select_time(const Layer& layer, const PbsJob& job, const PbsParams& params);
+  OpTime audit_time(const Layer& layer, const PbsJob& job);
+  OpTime attend_time(const Layer& layer, const PbsJob& job);
+  int64_t force_mask(const Layer& layer, const PbsJob& job, double density);
   Tensor take_pages(int64_t num_pages) {
     return inputs_.take_noise({num_pages, options_.num_kv_heads, kPageSize, options_.head_dim});
   }
-  PbsPlan take_plan(int32_t len, int32_t span_len);
+  PbsPlan take_plan(int32_t len, int32_t job_rows);
   float scale() const { return 1.f / std::sqrt(static_cast<float>(options_.head_dim)); }
 
   const Options& options_;
@@ -96,12 +101,12 @@ class Bench {
   OpInputs inputs_{stream_};
 };
 
-PbsPlan Bench::take_plan(int32_t len, int32_t span_len) {
+PbsPlan Bench::take_plan(int32_t len, int32_t job_rows) {
   const PbsPlanShape shape{.num_q_heads = options_.num_q_heads,
                            .num_kv_heads = options_.num_kv_heads,
                            .head_dim = options_.head_dim,
                            .context_len_max = len,
-                           .span_len_max = span_len,
+                           .job_rows_max = job_rows,
                            .dtype = DType::kBF16};
   Workspace measure;
   take_pbs_plan(shape, stream_.device(), measure);
@@ -168,14 +173,24 @@ void Bench::prefill(const Layer& layer) {
                 {{"tflops", rounded(flop / time.ms * 1e-9, 1)}});
 }
 
-// Draws the span's blocks; returns how many are attended, the own segments' included.
-int64_t Bench::force_mask(const Layer& layer, PbsSpan span, double density) {
+PbsInput Bench::input(const Layer& layer, const PbsJob& job, const PbsParams& params) const {
+  return {.plan = layer.plan,
+          .pages = {.k = layer.k, .v = layer.v, .k_mean = layer.k_mean},
+          .block_table = layer.table.at(0),
+          .q = layer.q.rows(job.begin, job.end),
+          .job = job,
+          .params = params,
+          .scale = scale()};
+}
+
+// Draws the job's blocks; returns how many are attended, the own segments' included.
+int64_t Bench::force_mask(const Layer& layer, const PbsJob& job, double density) {
   int64_t num_selected = 0;
   fill_zero(layer.num_selected.data, sizeof(num_selected), stream_);
-  pbs_force_mask({.plan = layer.plan,
-                  .span = span,
+  pbs_force_mask({.mask = layer.plan.mask,
+                  .job = job,
                   .block_begin = 0,
-                  .block_end = ceil_div(span.num_rows(), kPbsBlock),
+                  .block_end = job.num_blocks(),
                   .num_selected = layer.num_selected,
                   .segment = PbsParams{}.segment,
                   .density = static_cast<float>(density)},
@@ -185,79 +200,82 @@ int64_t Bench::force_mask(const Layer& layer, PbsSpan span, double density) {
   return num_selected;
 }
 
-OpTime Bench::order_time(const Layer& layer, PbsSpan span) {
-  return timer_.time([&] {
-    pbs_order({.plan = layer.plan,
-               .q = layer.q.rows(span.begin, span.end),
-               .k_pages = layer.k,
-               .v_pages = layer.v,
-               .block_table = layer.table.at(0),
-               .span = span,
-               .params = {},
-               .scale = scale()},
-              stream_);
-  });
+OpTime Bench::order_time(const Layer& layer, const PbsJob& job) {
+  return timer_.time([&] { pbs_order({input(layer, job, {})}, stream_); });
 }
 
-OpTime Bench::select_time(const Layer& layer, PbsSpan span, const PbsParams& params) {
+OpTime Bench::select_time(const Layer& layer, const PbsJob& job, const PbsParams& params) {
   return timer_.time([&] {
-    pbs_select({.plan = layer.plan,
-                .q = layer.q.rows(span.begin, span.end),
-                .span = span,
+    pbs_select({.input = input(layer, job, params),
                 .block_begin = 0,
-                .block_end = ceil_div(span.num_rows(), kPbsBlock),
-                .num_selected = layer.num_selected,
-                .params = params,
-                .scale = scale()},
+                .block_end = job.num_blocks(),
+                .num_selected = layer.num_selected},
                stream_);
   });
 }
 
-OpTime Bench::attend_time(const Layer& layer, PbsSpan span) {
+OpTime Bench::audit_time(const Layer& layer, const PbsJob& job) {
+  constexpr int32_t kPeriod = 64;  // the product's
   return timer_.time([&] {
-    pbs_prefill({.out = layer.out.rows(span.begin, span.end),
-                 .plan = layer.plan,
-                 .q = layer.q.rows(span.begin, span.end),
-                 .k_pages = layer.k,
-                 .v_pages = layer.v,
-                 .block_table = layer.table.at(0),
-                 .span = span,
+    pbs_audit({.input = input(layer, job, {}),
+               .block_begin = 0,
+               .block_end = job.num_blocks(),
+               .period = kPeriod,
+               .coverage = layer.coverage},
+              stream_);
+  });
+}
+
+OpTime Bench::attend_time(const Layer& layer, const PbsJob& job) {
+  return timer_.time([&] {
+    pbs_prefill({.input = input(layer, job, {}),
                  .block_begin = 0,
-                 .block_end = ceil_div(span.num_rows(), kPbsBlock),
-                 .segment = PbsParams{}.segment,
-                 .scale = scale()},
+                 .block_end = job.num_blocks(),
+                 .out = layer.out.rows(job.begin, job.end)},
                 stream_);
   });
 }
 
-// Over all spans of the prompt: what a layer costs.
+// Over all jobs of the prompt: what a layer costs. The pages hold noise, as if earlier jobs had
+// ordered them.
 void Bench::pbs_stages(Layer layer) {
   const auto len = static_cast<int32_t>(layer.q.dim(0));
-  const int32_t span_len = options_.span == 0 ? len : std::min(options_.span, len);
-  layer.plan = take_plan(len, span_len);
+  const int32_t job_rows = options_.span == 0 ? len : std::min(options_.job, len);
+  const int64_t num_pages = layer.k.dim(0);
+  layer.plan = take_plan(len, job_rows);
+  for (const Tensor& own : {layer.plan.own.k, layer.plan.own.v}) inputs_.fill_noise(own);
+  layer.k_mean = inputs_.take_noise({num_pages, options_.num_kv_heads, options_.head_dim});
   layer.num_selected = inputs_.take_all<int64_t>({0}, {1});
-  const auto sum_of_spans = [&](const std::function<OpTime(PbsSpan)>& stage_time) {
+  layer.coverage = inputs_.take_all(std::vector<int64_t>(static_cast<size_t>(options_.num_q_heads)),
+                                    {options_.num_q_heads});
+  const auto sum_of_jobs = [&](const std::function<OpTime(const PbsJob&)>& stage_time) {
     OpTime total;
-    for (int32_t begin = 0; begin < len; begin += span_len) {
-      total += stage_time({.begin = begin, .end = std::min(begin + span_len, len)});
+    for (int32_t begin = 0; begin < len; begin += job_rows) {
+      total += stage_time({.begin = begin,
+                           .end = std::min(begin + job_rows, len),
+                           .span_len = options_.span,
+                           .prompt_len = len});
     }
     return total;
   };
   const auto print = [&](const char* op, const OpTime& time) {
-    report_.print({{"op", op}, {"tokens", len}, {"span", span_len}}, time, Json::object());
+    report_.print({{"op", op}, {"tokens", len}, {"job", job_rows}, {"span", options_.span}}, time,
+                  Json::object());
   };
-  print("pbs_order", sum_of_spans([&](PbsSpan span) { return order_time(layer, span); }));
+  print("pbs_order", sum_of_jobs([&](const PbsJob& job) { return order_time(layer, job); }));
   for (const auto& [name, params] :
-       {std::pair<const char*, PbsParams>{"pbs_select_mean", {.scorer = PbsScorer::kMean}},
+       {std::pair<const char*, PbsParams>{"pbs_select_query", {}},
+        {"pbs_select_mean", {.scorer = PbsScorer::kMean}},
         {"pbs_select_antidiagonal8", {.scorer = PbsScorer::kAntidiagonal, .stride = 8}},
         {"pbs_select_antidiagonal16", {.scorer = PbsScorer::kAntidiagonal, .stride = 16}}}) {
-    print(name, sum_of_spans([&](PbsSpan span) { return select_time(layer, span, params); }));
+    print(name, sum_of_jobs([&](const PbsJob& job) { return select_time(layer, job, params); }));
   }
+  print("pbs_audit", sum_of_jobs([&](const PbsJob& job) { return audit_time(layer, job); }));
   for (const double density : options_.densities) {
     int64_t blocks = 0;
-    const OpTime time = sum_of_spans([&](PbsSpan span) {
-      blocks += force_mask(layer, span, density);
-      return attend_time(layer, span);
+    const OpTime time = sum_of_jobs([&](const PbsJob& job) {
+      blocks += force_mask(layer, job, density);
+      return attend_time(layer, job);
     });
     const auto causal =
         static_cast<double>(num_causal_blocks({.begin = 0, .end = len}, options_.num_q_heads));
@@ -266,7 +284,7 @@ void Bench::pbs_stages(Layer layer) {
         4.0 * attended * kPbsBlock * kPbsBlock * static_cast<double>(options_.head_dim);
     report_.print({{"op", "pbs_prefill"},
                    {"tokens", len},
-                   {"span", span_len},
+                   {"job", job_rows},
                    {"forced_density", rounded(attended / causal, 4)}},
                   time, {{"tflops_of_computed_blocks", rounded(flop / time.ms * 1e-9, 1)}});
   }
@@ -346,6 +364,7 @@ int run(int argc, char** argv) {
   app.add_option("--rows", options.rows, "of the matrix products")->delimiter(',');
   app.add_option("--batches", options.batches, "of decode attention")->delimiter(',');
   app.add_option("--span", options.span, "of PBS; 0 = the whole prompt")->capture_default_str();
+  app.add_option("--job", options.job, "rows planned together")->capture_default_str();
   app.add_option("--runs", options.runs, "of each operation, as far as 2 s allow; at least 5")
       ->capture_default_str()
       ->check(CLI::Range(OpTimer::kRunsMin, 1'000'000));

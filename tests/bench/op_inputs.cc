@@ -26,6 +26,11 @@ Tensor OpInputs::take(DType dtype, std::initializer_list<int64_t> dims) {
 
 Tensor OpInputs::take_noise(std::initializer_list<int64_t> dims) {
   const Tensor tensor = take(DType::kBF16, dims);
+  fill_noise(tensor);
+  return tensor;
+}
+
+void OpInputs::fill_noise(const Tensor& tensor) {
   const auto size = static_cast<int64_t>(noise_.size());
   constexpr int64_t kStep = 1234577;  // shares no factor with the length: every start is another
   int64_t from = num_noises_++ * kStep % size;
@@ -36,7 +41,6 @@ Tensor OpInputs::take_noise(std::initializer_list<int64_t> dims) {
     to += count;
     from = 0;
   }
-  return tensor;
 }
 
 Tensor OpInputs::take_page_table(int64_t num_rows, int64_t num_columns) {

@@ -19,6 +19,7 @@ class OpInputs {
   Tensor take(DType dtype, std::initializer_list<int64_t> dims);  // not set
   // bf16, standard normal. No two tensors begin with the same values.
   Tensor take_noise(std::initializer_list<int64_t> dims);
+  void fill_noise(const Tensor& tensor);                          // bf16
   Tensor take_page_table(int64_t num_rows, int64_t num_columns);  // int32: all pages, shuffled
   template <class T>
   Tensor take_all(const std::vector<T>& values, std::initializer_list<int64_t> dims) {

@@ -39,9 +39,9 @@ TEST_F(BatchBuilderTest, DecodeRowsByExactArrays) {
 TEST_F(BatchBuilderTest, PrefillRowsByExactArrays) {
   add(1, 130, 0, 0);
   add(2, 2, 1, 500);
-  const std::vector<PrefillSpan> spans = {{.id = 1, .begin = 127, .end = 130},
-                                          {.id = 2, .begin = 0, .end = 2}};
-  const PrefillBatch batch = build_prefill_batch(spans, sequences_, 2);
+  const std::vector<PrefillChunk> chunks = {{.id = 1, .begin = 127, .end = 130},
+                                            {.id = 2, .begin = 0, .end = 2}};
+  const PrefillBatch batch = build_prefill_batch(chunks, sequences_, 2);
   EXPECT_EQ(batch.ids, (std::vector<int32_t>{127, 128, 129, 500, 501}));
   EXPECT_EQ(batch.positions, (std::vector<int32_t>{127, 128, 129, 0, 1}));
   EXPECT_EQ(batch.kv_slots,

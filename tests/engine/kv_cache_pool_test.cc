@@ -41,7 +41,8 @@ std::span<float> tile(const kernels::Tensor& pages, int32_t page) {
 
 bool is_poisoned(const KvCachePool& pool, int32_t page) {
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
-    for (const kernels::Tensor& half : {pool.layer(layer).k, pool.layer(layer).v}) {
+    const models::KvPages pages = pool.layer(layer);
+    for (const kernels::Tensor& half : {pages.k, pages.v, pages.k_mean}) {
       if (!std::ranges::all_of(tile(half, page), [](float x) { return std::isnan(x); })) {
         return false;
       }
@@ -54,24 +55,29 @@ void fill(const KvCachePool& pool, int32_t page, float value) {
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
     std::ranges::fill(tile(pool.layer(layer).k, page), value);
     std::ranges::fill(tile(pool.layer(layer).v, page), value);
+    std::ranges::fill(tile(pool.layer(layer).k_mean, page), value);
   }
 }
 
 TEST(KvCachePool, LayersAndPagesDoNotOverlap) {
   const auto pool = make_pool(3);
-  EXPECT_EQ(kShape.page_bytes(), 2 * 2 * 2 * 128 * 2 * 4);
+  EXPECT_EQ(kShape.page_bytes(), 2 * (2 * 2 * 128 * 2 * 4 + 2 * 2 * 4));
   float next = 0;
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
     for (const kernels::Tensor& half : {pool->layer(layer).k, pool->layer(layer).v}) {
       EXPECT_EQ(half.shape, (std::array<int64_t, 4>{3, 2, 128, 2}));
       for (int32_t page = 0; page < 3; ++page) std::ranges::fill(tile(half, page), next++);
     }
+    const kernels::Tensor means = pool->layer(layer).k_mean;
+    EXPECT_EQ(means.shape, (std::array<int64_t, 4>{3, 2, 2}));
+    for (int32_t page = 0; page < 3; ++page) std::ranges::fill(tile(means, page), next++);
   }
   next = 0;
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
-    for (const kernels::Tensor& half : {pool->layer(layer).k, pool->layer(layer).v}) {
+    const models::KvPages pages = pool->layer(layer);
+    for (const kernels::Tensor& part : {pages.k, pages.v, pages.k_mean}) {
       for (int32_t page = 0; page < 3; ++page) {
-        EXPECT_TRUE(std::ranges::all_of(tile(half, page), [&](float x) { return x == next; }));
+        EXPECT_TRUE(std::ranges::all_of(tile(part, page), [&](float x) { return x == next; }));
         ++next;
       }
     }

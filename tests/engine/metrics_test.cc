@@ -67,7 +67,10 @@ TEST(Metrics, CountersStandAtZeroAndGrow) {
 TEST(Metrics, AFinishedRequest) {
   Metrics metrics("demo");
   Completion completion = completion_of(FinishReason::kLength);
-  completion.sparse = {.mode_used = SparseMode::kPbs, .density = 0.22, .layer_densities = {}};
+  completion.sparse = {.mode_used = SparseMode::kPbs,
+                       .density = 0.22,
+                       .layer_densities = {},
+                       .coverage = {{.mean = 0.96}}};
   metrics.observe_finished(completion, 6.5);
   const auto sum = [&](const std::string& name) {
     return value_of(metrics, name + "_sum{model_name=\"demo\"}");
@@ -83,6 +86,7 @@ TEST(Metrics, AFinishedRequest) {
             0.22);
   EXPECT_EQ(value_of(metrics, "request_prefill_density_count{model_name=\"demo\",mode=\"dense\"}"),
             0);
+  EXPECT_EQ(sum("request_prefill_coverage"), 0.96);
 }
 
 TEST(Metrics, FinishReasons) {

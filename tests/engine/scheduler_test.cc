@@ -14,18 +14,18 @@
 namespace pbserve::engine {
 namespace {
 
-constexpr SpanRules kRules{.span = 512, .min_tokens = 256, .long_rows = 512, .short_rows = 256};
+constexpr ChunkRules kRules{.span = 512, .long_rows = 512, .short_rows = 256};
 constexpr int32_t kStopToken = -7;
 
 // A device that runs every slice in `slices_per_job` steps and draws `next_token`.
 class FakeRunner {
  public:
   LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences) {
-    StepOutput output{.step = plan.step, .tokens = {}, .densities = {}};
+    StepOutput output{.step = plan.step, .tokens = {}, .reports = {}};
     for (Lane lane : plan.aborts) jobs_.erase(lane);
     for (const LaneStart& start : plan.starts) {
       check(!jobs_.contains(start.lane), "start of a busy lane");
-      jobs_[start.lane] = {start.spans, 0};
+      jobs_[start.lane] = {start.chunks, 0};
     }
     for (const DecodeRow& row : plan.decode) {
       check(sequences.contains(row.id), "decode of a missing sequence");
@@ -35,9 +35,9 @@ class FakeRunner {
     if (plan.slice) {
       Job& job = jobs_.at(*plan.slice);
       if (++job.num_slices >= slices_per_job) {
-        for (const PrefillSpan& span : job.spans) {
-          if (span.draws_token && sequences.contains(span.id)) {
-            output.tokens.push_back({span.id, next_token});
+        for (const PrefillChunk& chunk : job.chunks) {
+          if (chunk.draws_token && sequences.contains(chunk.id)) {
+            output.tokens.push_back({chunk.id, next_token});
           }
         }
         report.finished_lane = plan.slice;
@@ -54,7 +54,7 @@ class FakeRunner {
 
  private:
   struct Job {
-    std::vector<PrefillSpan> spans;
+    std::vector<PrefillChunk> chunks;
     int num_slices;
   };
   std::map<Lane, Job> jobs_;
@@ -65,7 +65,7 @@ class SchedulerTest : public testing::Test {
   void make(int64_t num_pages, int32_t num_slots, bool prefix_caching = true) {
     pool_ = make_pool(num_pages);
     const SchedulerLimits limits{
-        .num_slots = num_slots, .spans = kRules, .slice_ms = 1, .prefix_caching = prefix_caching};
+        .num_slots = num_slots, .chunks = kRules, .slice_ms = 1, .prefix_caching = prefix_caching};
     scheduler_ = std::make_unique<Scheduler>(limits, *pool_);
   }
 
@@ -112,9 +112,9 @@ TEST_F(SchedulerTest, PacksShortPromptsAndRunsALongOneBesideThem) {
   const StepPlan plan = step();
   ASSERT_EQ(plan.starts.size(), 2u);
   EXPECT_EQ(plan.starts[0].lane, Lane::kLong);
-  EXPECT_EQ(plan.starts[0].spans.size(), 1u);
+  EXPECT_EQ(plan.starts[0].chunks.size(), 1u);
   EXPECT_EQ(plan.starts[1].lane, Lane::kShort);
-  EXPECT_EQ(plan.starts[1].spans.size(), 2u) << "256 rows hold two prompts of 100";
+  EXPECT_EQ(plan.starts[1].chunks.size(), 2u) << "256 rows hold two prompts of 100";
   EXPECT_NE(step().slice, plan.slice) << "busy lanes take turns";
   run_until_done(100);
   EXPECT_EQ(finished_.size(), 4u);

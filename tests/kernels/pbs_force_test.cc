@@ -72,7 +72,8 @@ TEST_P(PbsForceTest, TakesTheShareAskedForAndNothingBeyondTheCandidates) {
       }
     }
     EXPECT_EQ(forced.num_selected, num_bits);
-    const auto causal = static_cast<double>(kernels::num_causal_blocks({job.begin, job.end}, kNumHeads));
+    const auto causal =
+        static_cast<double>(kernels::num_causal_blocks({job.begin, job.end}, kNumHeads));
     const double got = static_cast<double>(num_bits) / causal;
     // Below the share of the own segments (1.5 of 96 blocks) nothing can be forced.
     EXPECT_NEAR(got, std::max(density, 0.0157f), density == 1.0f ? 0 : 0.01) << density;

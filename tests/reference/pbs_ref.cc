@@ -195,9 +195,9 @@ std::vector<bool> choose_ref(const std::vector<double>& given, const PbsParams& 
   const double tau = double{params.threshold};
   double cumulative = 0;
   for (size_t j : heaviest) {
-    if (tau < 1 && params.selector == PbsSelector::kTopP && cumulative >= tau * budget) break;
-    if (tau < 1 && params.selector == PbsSelector::kMaxRatio &&
-        (weights[j] == 0 || weights[j] < tau * weights[heaviest[0]])) {
+    if (params.selector == PbsSelector::kTopP) {
+      if (tau < 1 && cumulative >= tau * budget) break;
+    } else if (weights[j] == 0 || weights[j] < tau * weights[heaviest[0]]) {
       break;
     }
     taken[j] = true;

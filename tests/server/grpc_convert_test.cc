@@ -119,7 +119,10 @@ TEST(GrpcConvert, EventsBecomeMessages) {
   done.reason = engine::FinishReason::kLength;
   done.usage.completion_tokens = 2;
   done.timings.queue_ms = 0;
-  done.sparse = {.mode_used = engine::SparseMode::kPbs, .density = 0.5, .layer_densities = {0.5}};
+  done.sparse = {.mode_used = engine::SparseMode::kPbs,
+                 .density = 0.5,
+                 .layer_densities = {0.5},
+                 .coverage = {{.mean = 0.97, .lowest_layer = 0.9, .lowest_head = 0.7}}};
   const v1::Finished finished = to_proto(done, "r1").finished();
   EXPECT_EQ(finished.reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(finished.usage().completion_tokens(), 2);
@@ -127,6 +130,11 @@ TEST(GrpcConvert, EventsBecomeMessages) {
   EXPECT_FALSE(finished.timings().has_prefill_ms());
   EXPECT_EQ(finished.sparse().mode_used(), v1::SPARSE_MODE_PBS);
   EXPECT_THAT(finished.sparse().layer_densities(), ElementsAre(0.5));
+  EXPECT_EQ(finished.sparse().coverage().mean(), 0.97);
+  EXPECT_EQ(finished.sparse().coverage().lowest_layer(), 0.9);
+  EXPECT_EQ(finished.sparse().coverage().lowest_head(), 0.7);
+  done.sparse.coverage = std::nullopt;
+  EXPECT_FALSE(to_proto(done, "r1").finished().sparse().has_coverage());
 }
 
 TEST(GrpcConvert, ErrorDetailsNameTheFieldAndTheWait) {

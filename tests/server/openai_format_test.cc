@@ -29,8 +29,10 @@ engine::Completion completion() {
   done.usage = {.prompt_tokens = 10, .cached_tokens = 4, .completion_tokens = 2};
   done.timings.first_token_ms = 12;
   done.timings.mean_inter_token_ms = 4;
-  done.sparse = {
-      .mode_used = engine::SparseMode::kPbs, .density = 0.25, .layer_densities = {0.2, 0.3}};
+  done.sparse = {.mode_used = engine::SparseMode::kPbs,
+                 .density = 0.25,
+                 .layer_densities = {0.2, 0.3},
+                 .coverage = {{.mean = 0.97, .lowest_layer = 0.9, .lowest_head = 0.7}}};
   return done;
 }
 
@@ -111,6 +113,9 @@ TEST(OpenAiFormat, WholeResponses) {
   EXPECT_EQ(text["metrics"]["tokens_per_second"], 250);
   EXPECT_EQ(text["metrics"]["sparse_attention"]["mode"], "pbs");
   EXPECT_EQ(text["metrics"]["sparse_attention"]["layer_densities"], Json({0.2, 0.3}));
+  EXPECT_EQ(text["metrics"]["sparse_attention"]["coverage"], 0.97);
+  EXPECT_EQ(text["metrics"]["sparse_attention"]["coverage_lowest_layer"], 0.9);
+  EXPECT_EQ(text["metrics"]["sparse_attention"]["coverage_lowest_head"], 0.7);
 
   const Json chat =
       Json::parse(OpenAiFormatter(options(OpenAiApi::kChat)).response("abc", completion()));
