@@ -1,0 +1,272 @@
+// A consumer of the query scan: one warpgroup, the 128 rows of an item as two halves of 64. While
+// the scores of one half are worked on, the tensor cores multiply the other; what both leave idle,
+// the other consumer uses.
+#pragma once
+
+#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/device/wgmma.cuh"
+#include "kernels/cuda/pbs/query_scan.cuh"
+
+namespace pbserve::kernels::cuda {
+
+// A lane's columns of 128 added up over the eight lanes that hold the same columns, and shared out:
+// of its columns 8 i + 2 (l % 4) + {0, 1} lane l is left with those of i = 2 (l / 4) + {0, 1}.
+__device__ __forceinline__ void add_columns(float (&kept)[4], float (&columns)[32]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int half = 16; half >= 4; half /= 2) {  // and the distance of the lanes
+    const bool keeps_upper = (lane & half) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float sent = keeps_upper ? columns[i] : columns[i + half];
+      const float own = keeps_upper ? columns[i + half] : columns[i];
+      columns[i] = own + __shfl_xor_sync(kFullWarp, sent, half);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) kept[i] = columns[i];
+}
+
+template <class Config>
+class QueryScanConsumer {
+ public:
+  __device__ QueryScanConsumer(const QueryScanParams& params,
+                               const QueryScanMemory<Config>& memory, int number)
+      : params_(params),
+        memory_(memory),
+        number_(number),
+        thread_(threadIdx.x % 128),
+        scale_(params.select.scale_log2),
+        ring_(params.num_stages) {}
+
+  __device__ void run() {
+    for_each_unit(params_, [this](int unit) {
+      const int num_tiles = num_tiles_of<Config>(params_, unit);
+      const QueryItem item = item_of<Config>(params_, unit, number_);
+      if (item.count == 0) {
+        skip(2 * num_tiles - 1);
+      } else {
+        scan(item, num_tiles - item.num_tiles);
+      }
+    });
+  }
+
+ private:
+  static constexpr int kDim = Config::kHeadDim;
+  static constexpr int kNumScores = Config::kTile / 2;  // floats of a thread: two rows of a half
+  using Scores = float[kNumScores];
+
+  // num_foreign: tiles behind the item's that the unit's other item needs.
+  __device__ void scan(const QueryItem& item, int num_foreign) {
+    Scores upper, lower;
+    const int last = item.num_tiles - 1;
+    load_queries();
+    clear();
+    pass(upper, lower, item.num_tiles, [&](Scores& scores, int half, int tile) {
+      if (tile == last) mask(scores, item.count - tile * Config::kTile);
+      add_row_masses(scores, half);
+    });
+    skip(num_foreign);
+    finish_rows(num_rows_of(params_.select, item.block));
+
+    memory_.fixed.weights_empty[number_].wait(num_items_ % 2 ^ 1);
+    share_ = 1.f / static_cast<float>(num_rows_of(params_.select, item.block));
+    add_column_weights(upper, 0, last);  // of the last tile, which are still there
+    add_column_weights(lower, 1, last);
+    pass(upper, lower, last,
+         [&](Scores& scores, int half, int tile) { add_column_weights(scores, half, tile); });
+    skip(num_foreign);
+    memory_.fixed.weights_full[number_].arrive();
+    ++num_items_;
+  }
+
+  // Calls work(scores, half, tile) for both halves of the tiles [0, num_tiles). Afterwards `upper`
+  // and `lower` hold the scores of the last tile.
+  template <class Work>
+  __device__ __forceinline__ void pass(Scores& upper, Scores& lower, int num_tiles,
+                                       const Work& work) {
+    if (num_tiles == 0) return;
+    wait_full();
+    multiply(upper, 0);
+#pragma unroll 1
+    for (int tile = 0; tile < num_tiles - 1; ++tile) {
+      multiply(lower, 1);
+      wgmma_wait<1>();
+      touch(upper);
+      work(upper, 0, tile);
+      const int stage = ring_.stage();
+      ring_.advance();
+      wait_full();
+      multiply(upper, 0);
+      wgmma_wait<1>();
+      touch(lower);
+      release(stage);
+      work(lower, 1, tile);
+    }
+    multiply(lower, 1);
+    wgmma_wait<1>();
+    touch(upper);
+    work(upper, 0, num_tiles - 1);
+    wgmma_wait<0>();
+    touch(lower);
+    release(ring_.stage());
+    ring_.advance();
+    work(lower, 1, num_tiles - 1);
+  }
+
+  __device__ void wait_full() { memory_.fixed.full[ring_.stage()].wait(ring_.parity()); }
+
+  // By one lane of every warp, after the wait for the products that read the tile.
+  __device__ void release(int stage) {
+    if (thread_ % 32 == 0) memory_.fixed.empty[stage].arrive();
+  }
+
+  // Tiles that the other consumer alone needs.
+  __device__ void skip(int num_tiles) {
+    for (int i = 0; i < num_tiles; ++i) {
+      wait_full();
+      release(ring_.stage());
+      ring_.advance();
+    }
+  }
+
+  // Starts the product of a half's rows with the tile the ring stands at.
+  __device__ __forceinline__ void multiply(Scores& scores, int half) {
+    const uint64_t means =
+        tile_descriptor(memory_.stages + ring_.stage() * Config::kTileBytes, 0);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kDim / 16; ++i) {
+      wgmma_rs_rows(scores, q_[half][i], advance(means, i / 4 * Config::kPanelBytes + i % 4 * 32),
+                    i == 0 ? Product::kOverwrite : Product::kAdd);
+    }
+    wgmma_commit();
+  }
+
+  // From shared memory, which the next item's queries may then have, into `a` operands.
+  __device__ void load_queries() {
+    const int lane = thread_ % 32;
+    memory_.fixed.q_full[number_].wait(num_items_ % 2);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < kDim / 16; ++i) {
+        const uint32_t panel = shared_address(memory_.fixed.q[number_]) + i / 4 * Config::kPanelBytes;
+        const uint32_t address = a_lane_address<64>(panel, half * 64 + thread_ / 32 * 16, lane);
+        ldmatrix_x4(q_[half][i], address ^ (i % 4 * 32));
+      }
+    }
+    __syncwarp();
+    if (lane == 0) memory_.fixed.q_empty[number_].arrive();
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      tops_[r] = -1e30f;  // finite: some lanes have no candidate
+      row_sums_[r] = 0.f;
+    }
+  }
+
+  // Columns of the tile from `count` on are no candidates.
+  __device__ void mask(Scores& scores, int count) {
+    if (count >= Config::kTile) return;
+    const int column = thread_ % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kNumScores; ++i) {
+      if (column + i / 4 * 8 + i % 2 >= count) scores[i] = -INFINITY;
+    }
+  }
+
+  // A step of the online softmax for the lane's own columns.
+  __device__ __forceinline__ void add_row_masses(const Scores& scores, int half) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float old_top = tops_[2 * half + r];
+      float top = old_top;
+#pragma unroll
+      for (int i = 2 * r; i < kNumScores; i += 4) {
+        top = fmaxf(top, fmaxf(scores[i], scores[i + 1]));
+      }
+      const float base = top * scale_;
+      float sum = row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, scale_, -base));
+#pragma unroll
+      for (int i = 2 * r; i < kNumScores; i += 4) {
+        sum += fast_exp2(fmaf(scores[i], scale_, -base));
+        sum += fast_exp2(fmaf(scores[i + 1], scale_, -base));
+      }
+      tops_[2 * half + r] = top;
+      row_sums_[2 * half + r] = sum;
+    }
+  }
+
+  // The log-sum-exp of the rows; of rows that do not exist one that makes all weights 0.
+  __device__ void finish_rows(int num_rows) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      SoftmaxState state{tops_[r] * scale_, row_sums_[r]};
+#pragma unroll
+      for (int distance = 2; distance > 0; distance /= 2) {
+        state = merged(state, {__shfl_xor_sync(kFullWarp, state.top, distance),
+                               __shfl_xor_sync(kFullWarp, state.sum, distance)});
+      }
+      const int row = r / 2 * 64 + thread_ / 32 * 16 + r % 2 * 8 + thread_ % 32 / 4;
+      log_sums_[r] = row < num_rows ? state.top + fast_log2(state.sum) : INFINITY;
+    }
+  }
+
+  // The sums over a half's rows of their weights for a tile; those of both halves, once the second
+  // has come, are the tile's weights. Always in this order, whatever the item's company.
+  __device__ __forceinline__ void add_column_weights(const Scores& scores, int half, int tile) {
+    float columns[Config::kTile / 4];
+    const float upper = -log_sums_[2 * half];
+    const float lower = -log_sums_[2 * half + 1];
+#pragma unroll
+    for (int i = 0; i < Config::kTile / 4; ++i) {
+      const int at = i / 2 * 4 + i % 2;
+      columns[i] = fast_exp2(fmaf(scores[at], scale_, upper)) +
+                   fast_exp2(fmaf(scores[at + 2], scale_, lower));
+    }
+    float sums[4];
+    add_columns(sums, columns);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) column_sums_[i] = half == 0 ? sums[i] : column_sums_[i] + sums[i];
+    if (half == 1) write_weights(tile);
+  }
+
+  // Adds the warps' sums. The partial sums lie in two places in turn, so that one barrier does.
+  __device__ void write_weights(int tile) {
+    float(&partials)[4][Config::kTile] = memory_.fixed.partials[number_][slot_];
+    slot_ ^= 1;
+    const int lane = thread_ % 32;
+    float* own = partials[thread_ / 32] + lane / 4 * 16 + lane % 4 * 2;
+    *reinterpret_cast<float2*>(own) = {column_sums_[0], column_sums_[1]};
+    *reinterpret_cast<float2*>(own + 8) = {column_sums_[2], column_sums_[3]};
+    named_barrier_sync(1 + number_, 128);
+    float sum = partials[0][thread_];
+#pragma unroll
+    for (int warp = 1; warp < 4; ++warp) sum += partials[warp][thread_];
+    float* weights = memory_.weights + number_ * params_.select.num_padded_candidates;
+    weights[tile * Config::kTile + thread_] = sum * share_;
+  }
+
+  const QueryScanParams& params_;
+  const QueryScanMemory<Config>& memory_;
+  const int number_;  // 0 or 1
+  const int thread_;  // of the warpgroup
+  const float scale_;
+  StageRing ring_;
+  uint32_t num_items_ = 0;
+  int slot_ = 0;
+  float share_ = 0;  // of a row in the mean
+  uint32_t q_[2][kDim / 16][4];
+  // Of the thread's rows: (half, upper or lower).
+  float tops_[4];
+  float row_sums_[4];
+  float log_sums_[4];
+  float column_sums_[4];
+};
+
+}  // namespace pbserve::kernels::cuda
