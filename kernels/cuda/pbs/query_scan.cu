@@ -69,7 +69,7 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
 }  // namespace
 
 void select_by_queries(const SelectParams& params, int num_sms, cudaStream_t stream) {
-  params.head_dim == 64 ? run<64>(params, num_sms, stream) : run<128>(params, num_sms, stream);
+  run<128>(params, num_sms, stream);
 }
 
 }  // namespace pbserve::kernels::cuda

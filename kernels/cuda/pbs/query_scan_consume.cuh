@@ -11,22 +11,27 @@
 
 namespace pbserve::kernels::cuda {
 
-// A lane's columns of 128 added up over the eight lanes that hold the same columns, and shared out:
-// of its columns 8 i + 2 (l % 4) + {0, 1} lane l is left with those of i = 2 (l / 4) + {0, 1}.
-__device__ __forceinline__ void add_columns(float (&kept)[4], float (&columns)[32]) {
-  const int lane = threadIdx.x % 32;
+// One step of add_columns: of 2 kHalf columns a lane keeps kHalf, with what the lane kHalf away has
+// of them.
+template <int kHalf>
+__device__ __forceinline__ void exchange_columns(float (&columns)[32]) {
+  const bool keeps_upper = (threadIdx.x & kHalf) != 0;
 #pragma unroll
-  for (int half = 16; half >= 4; half /= 2) {  // and the distance of the lanes
-    const bool keeps_upper = (lane & half) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const float sent = keeps_upper ? columns[i] : columns[i + half];
-      const float own = keeps_upper ? columns[i + half] : columns[i];
-      columns[i] = own + __shfl_xor_sync(kFullWarp, sent, half);
-    }
+  for (int i = 0; i < kHalf; ++i) {
+    const float lower = columns[i];
+    const float upper = columns[i + kHalf];
+    const float sent = keeps_upper ? lower : upper;
+    columns[i] = (keeps_upper ? upper : lower) + __shfl_xor_sync(kFullWarp, sent, kHalf);
   }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) kept[i] = columns[i];
+}
+
+// A lane's columns of 128 added up over the eight lanes that hold the same columns, and shared out:
+// of its columns 8 i + 2 (l % 4) + {0, 1} lane l is left with those of i = 2 (l / 4) + {0, 1}, in
+// the first four places.
+__device__ __forceinline__ void add_columns(float (&columns)[32]) {
+  exchange_columns<16>(columns);
+  exchange_columns<8>(columns);
+  exchange_columns<4>(columns);
 }
 
 template <class Config>
@@ -75,45 +80,33 @@ class QueryScanConsumer {
     share_ = 1.f / static_cast<float>(num_rows_of(params_.select, item.block));
     add_column_weights(upper, 0, last);  // of the last tile, which are still there
     add_column_weights(lower, 1, last);
-    pass(upper, lower, last,
-         [&](Scores& scores, int half, int tile) { add_column_weights(scores, half, tile); });
+    pass(upper, lower, last, [&](Scores& scores, int half, int tile) {
+      add_column_weights(scores, half, tile);
+    });
     skip(num_foreign);
     memory_.fixed.weights_full[number_].arrive();
     ++num_items_;
   }
 
-  // Calls work(scores, half, tile) for both halves of the tiles [0, num_tiles). Afterwards `upper`
+  // Calls work(scores, half, tile, is_last) for both halves of the tiles [0, num_tiles). Afterwards `upper`
   // and `lower` hold the scores of the last tile.
   template <class Work>
   __device__ __forceinline__ void pass(Scores& upper, Scores& lower, int num_tiles,
                                        const Work& work) {
-    if (num_tiles == 0) return;
-    wait_full();
-    multiply(upper, 0);
 #pragma unroll 1
-    for (int tile = 0; tile < num_tiles - 1; ++tile) {
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      wait_full();
+      multiply(upper, 0);
       multiply(lower, 1);
       wgmma_wait<1>();
       touch(upper);
       work(upper, 0, tile);
-      const int stage = ring_.stage();
-      ring_.advance();
-      wait_full();
-      multiply(upper, 0);
-      wgmma_wait<1>();
+      wgmma_wait<0>();
       touch(lower);
-      release(stage);
+      release(ring_.stage());
+      ring_.advance();
       work(lower, 1, tile);
     }
-    multiply(lower, 1);
-    wgmma_wait<1>();
-    touch(upper);
-    work(upper, 0, num_tiles - 1);
-    wgmma_wait<0>();
-    touch(lower);
-    release(ring_.stage());
-    ring_.advance();
-    work(lower, 1, num_tiles - 1);
   }
 
   __device__ void wait_full() { memory_.fixed.full[ring_.stage()].wait(ring_.parity()); }
@@ -229,10 +222,11 @@ class QueryScanConsumer {
       columns[i] = fast_exp2(fmaf(scores[at], scale_, upper)) +
                    fast_exp2(fmaf(scores[at + 2], scale_, lower));
     }
-    float sums[4];
-    add_columns(sums, columns);
+    add_columns(columns);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) column_sums_[i] = half == 0 ? sums[i] : column_sums_[i] + sums[i];
+    for (int i = 0; i < 4; ++i) {
+      column_sums_[i] = half == 0 ? columns[i] : column_sums_[i] + columns[i];
+    }
     if (half == 1) write_weights(tile);
   }
 
