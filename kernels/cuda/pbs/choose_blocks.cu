@@ -65,8 +65,7 @@ __device__ __forceinline__ void sum_groups(Shared& shared, const SelectParams& p
 
 // Row (head, query block) of log_masses; its weights have the place of its first group.
 __device__ __forceinline__ float* masses_of(const SelectParams& p, int block, int head) {
-  const int64_t row =
-      (int64_t{head / p.group} * p.num_blocks + block) * p.group + head % p.group;
+  const int64_t row = (int64_t{head / p.group} * p.num_blocks + block) * p.group + head % p.group;
   return p.log_masses + row * p.num_groups * int64_t{p.num_padded_candidates};
 }
 

@@ -118,7 +118,7 @@ class RowChooser {
 
   // sums[i]: of the weights from bound + (i + 1) 2^shift on.
   __device__ void sum_from(BlockSum (&sums)[3], uint32_t bound, int shift) const {
-#pragma unroll 4
+#pragma unroll 1
     for (int j = lane_; j < count_; j += 32) {
       const uint32_t w = weight(j);
 #pragma unroll

@@ -14,7 +14,7 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kNumThreads, 1)
     query_scan_kernel(const __grid_constant__ QueryScanParams params) {
   extern __shared__ uint8_t raw[];
-  const auto memory = QueryScanMemory<Config>::at(raw, params.num_stages);
+  const auto memory = QueryScanMemory<Config>::at(raw);
   if (threadIdx.x == 0) memory.init_barriers();
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;
@@ -49,9 +49,9 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
   const int num_items = select.num_blocks * select.group;
   const QueryScanParams params{
       .q_map = make_head_map(q, Config::kRows),
-      .means_map = make_row_map(select.means,
-                                int64_t{select.num_kv_heads} * select.num_padded_candidates, kDim,
-                                Config::kTile),
+      .means_map =
+          make_row_map(select.means, int64_t{select.num_kv_heads} * select.num_padded_candidates,
+                       kDim, Config::kTile),
       .select = select,
       .num_items = num_items,
       .num_units = ceil_div(num_items, Config::kNumConsumers) * select.num_kv_heads,
@@ -69,7 +69,7 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
 }  // namespace
 
 void select_by_queries(const SelectParams& params, int num_sms, cudaStream_t stream) {
-  run<128>(params, num_sms, stream);
+  params.head_dim == 64 ? run<64>(params, num_sms, stream) : run<128>(params, num_sms, stream);
 }
 
 }  // namespace pbserve::kernels::cuda

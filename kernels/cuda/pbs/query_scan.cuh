@@ -31,9 +31,9 @@ struct QueryScanConfig {
   static constexpr int kTile = 128;        // candidates
   static constexpr int kNumConsumers = 2;
   static constexpr int kNumThreads = 128 * (1 + kNumConsumers);
-  // 65,536 registers: 56 x 128 + 224 x 256. A consumer holds 64 of queries and 128 scores.
-  static constexpr int kProducerRegisters = 56;
-  static constexpr int kConsumerRegisters = 224;
+  // 65,536 registers: 40 x 128 + 232 x 256. A consumer holds 64 of queries and 128 scores.
+  static constexpr int kProducerRegisters = 40;
+  static constexpr int kConsumerRegisters = 232;
 
   static constexpr int kPanels = kDim / 64;
   static constexpr uint32_t kPanelBytes = 128 * 128;  // 128 rows of 64 elements
@@ -67,15 +67,21 @@ struct QueryScanConfig {
 template <class Config>
 struct QueryScanMemory {
   typename Config::Shared& fixed;
-  uint8_t* stages;  // [num_stages, kTileBytes]
-  float* weights;   // [kNumConsumers, num_padded_candidates]
 
-  static __device__ QueryScanMemory at(uint8_t* raw, int num_stages) {
+  static __device__ QueryScanMemory at(uint8_t* raw) {
     const uint32_t misaligned = shared_address(raw) % 1024;
-    uint8_t* begin = raw + (misaligned == 0 ? 0 : 1024 - misaligned);
-    uint8_t* stages = begin + sizeof(typename Config::Shared);
-    return {*reinterpret_cast<typename Config::Shared*>(begin), stages,
-            reinterpret_cast<float*>(stages + num_stages * Config::kTileBytes)};
+    return {*reinterpret_cast<typename Config::Shared*>(raw +
+                                                        (misaligned == 0 ? 0 : 1024 - misaligned))};
+  }
+
+  __device__ uint8_t* stage(int i) const {
+    return reinterpret_cast<uint8_t*>(&fixed) + sizeof(fixed) + i * Config::kTileBytes;
+  }
+
+  // The weights of a consumer's item, [num_padded_candidates].
+  __device__ float* weights(const QueryScanParams& p, int consumer) const {
+    return reinterpret_cast<float*>(stage(p.num_stages)) +
+           consumer * p.select.num_padded_candidates;
   }
 
   __device__ void init_barriers() const {
@@ -96,18 +102,15 @@ struct QueryScanMemory {
 // Where a thread stands in the ring of stages.
 class StageRing {
  public:
-  __device__ explicit StageRing(int num_stages) : num_stages_(num_stages) {}
-
   __device__ int stage() const { return stage_; }
   __device__ uint32_t parity() const { return parity_; }
-  __device__ void advance() {
-    if (++stage_ < num_stages_) return;
+  __device__ void advance(int num_stages) {
+    if (++stage_ < num_stages) return;
     stage_ = 0;
     parity_ ^= 1;
   }
 
  private:
-  int num_stages_;
   int stage_ = 0;
   uint32_t parity_ = 0;
 };

@@ -1,6 +1,5 @@
 // A consumer of the query scan: one warpgroup, the 128 rows of an item as two halves of 64. While
-// the scores of one half are worked on, the tensor cores multiply the other; what both leave idle,
-// the other consumer uses.
+// it works on its scores, the tensor cores multiply for the other consumer.
 #pragma once
 
 #include "kernels/cuda/device/mma.cuh"
@@ -37,14 +36,9 @@ __device__ __forceinline__ void add_columns(float (&columns)[32]) {
 template <class Config>
 class QueryScanConsumer {
  public:
-  __device__ QueryScanConsumer(const QueryScanParams& params,
-                               const QueryScanMemory<Config>& memory, int number)
-      : params_(params),
-        memory_(memory),
-        number_(number),
-        thread_(threadIdx.x % 128),
-        scale_(params.select.scale_log2),
-        ring_(params.num_stages) {}
+  __device__ QueryScanConsumer(const QueryScanParams& params, const QueryScanMemory<Config>& memory,
+                               int number)
+      : params_(params), memory_(memory), number_(number), thread_(threadIdx.x % 128) {}
 
   __device__ void run() {
     for_each_unit(params_, [this](int unit) {
@@ -67,45 +61,53 @@ class QueryScanConsumer {
   __device__ void scan(const QueryItem& item, int num_foreign) {
     Scores upper, lower;
     const int last = item.num_tiles - 1;
+    const int num_rows = num_rows_of(params_.select, item.block);
     load_queries();
     clear();
-    pass(upper, lower, item.num_tiles, [&](Scores& scores, int half, int tile) {
-      if (tile == last) mask(scores, item.count - tile * Config::kTile);
-      add_row_masses(scores, half);
-    });
+#pragma unroll 1
+    for (int tile = 0; tile <= last; ++tile) {
+      multiply_tile(upper, lower);
+      if (tile == last) {
+        mask(upper, item.count - tile * Config::kTile);
+        mask(lower, item.count - tile * Config::kTile);
+      }
+      add_row_masses(upper, 0);
+      add_row_masses(lower, 1);
+    }
     skip(num_foreign);
-    finish_rows(num_rows_of(params_.select, item.block));
+    finish_rows(num_rows);
 
+    // The last tile comes first: its scores are still there.
     memory_.fixed.weights_empty[number_].wait(num_items_ % 2 ^ 1);
-    share_ = 1.f / static_cast<float>(num_rows_of(params_.select, item.block));
-    add_column_weights(upper, 0, last);  // of the last tile, which are still there
-    add_column_weights(lower, 1, last);
-    pass(upper, lower, last, [&](Scores& scores, int half, int tile) {
-      add_column_weights(scores, half, tile);
-    });
+    share_ = 1.f / static_cast<float>(num_rows);
+#pragma unroll 1
+    for (int tile = last, num_done = 0; num_done <= last; tile = num_done++) {
+      if (num_done > 0) multiply_tile(upper, lower);
+      add_column_weights(upper, 0);
+      add_column_weights(lower, 1);
+      write_weights(tile);
+    }
     skip(num_foreign);
     memory_.fixed.weights_full[number_].arrive();
     ++num_items_;
   }
 
-  // Calls work(scores, half, tile, is_last) for both halves of the tiles [0, num_tiles). Afterwards `upper`
-  // and `lower` hold the scores of the last tile.
-  template <class Work>
-  __device__ __forceinline__ void pass(Scores& upper, Scores& lower, int num_tiles,
-                                       const Work& work) {
-#pragma unroll 1
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      wait_full();
-      multiply(upper, 0);
-      multiply(lower, 1);
-      wgmma_wait<1>();
-      touch(upper);
-      work(upper, 0, tile);
-      wgmma_wait<0>();
-      touch(lower);
-      release(ring_.stage());
-      ring_.advance();
-      work(lower, 1, tile);
+  // The scores of the tile that the ring stands at. They get new variables: what the old ones held
+  // need not be kept until here.
+  __device__ __forceinline__ void multiply_tile(Scores& upper, Scores& lower) {
+    Scores new_upper, new_lower;
+    wait_full();
+    multiply(new_upper, 0);
+    multiply(new_lower, 1);
+    wgmma_wait<0>();
+    touch(new_upper);
+    touch(new_lower);
+    release(ring_.stage());
+    ring_.advance(params_.num_stages);
+#pragma unroll
+    for (int i = 0; i < kNumScores; ++i) {
+      upper[i] = new_upper[i];
+      lower[i] = new_lower[i];
     }
   }
 
@@ -121,14 +123,13 @@ class QueryScanConsumer {
     for (int i = 0; i < num_tiles; ++i) {
       wait_full();
       release(ring_.stage());
-      ring_.advance();
+      ring_.advance(params_.num_stages);
     }
   }
 
   // Starts the product of a half's rows with the tile the ring stands at.
   __device__ __forceinline__ void multiply(Scores& scores, int half) {
-    const uint64_t means =
-        tile_descriptor(memory_.stages + ring_.stage() * Config::kTileBytes, 0);
+    const uint64_t means = tile_descriptor(memory_.stage(ring_.stage()), 0);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
@@ -146,7 +147,8 @@ class QueryScanConsumer {
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < kDim / 16; ++i) {
-        const uint32_t panel = shared_address(memory_.fixed.q[number_]) + i / 4 * Config::kPanelBytes;
+        const uint32_t panel =
+            shared_address(memory_.fixed.q[number_]) + i / 4 * Config::kPanelBytes;
         const uint32_t address = a_lane_address<64>(panel, half * 64 + thread_ / 32 * 16, lane);
         ldmatrix_x4(q_[half][i], address ^ (i % 4 * 32));
       }
@@ -183,12 +185,13 @@ class QueryScanConsumer {
       for (int i = 2 * r; i < kNumScores; i += 4) {
         top = fmaxf(top, fmaxf(scores[i], scores[i + 1]));
       }
-      const float base = top * scale_;
-      float sum = row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, scale_, -base));
+      const float base = top * params_.select.scale_log2;
+      float sum =
+          row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, params_.select.scale_log2, -base));
 #pragma unroll
       for (int i = 2 * r; i < kNumScores; i += 4) {
-        sum += fast_exp2(fmaf(scores[i], scale_, -base));
-        sum += fast_exp2(fmaf(scores[i + 1], scale_, -base));
+        sum += fast_exp2(fmaf(scores[i], params_.select.scale_log2, -base));
+        sum += fast_exp2(fmaf(scores[i + 1], params_.select.scale_log2, -base));
       }
       tops_[2 * half + r] = top;
       row_sums_[2 * half + r] = sum;
@@ -199,7 +202,7 @@ class QueryScanConsumer {
   __device__ void finish_rows(int num_rows) {
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      SoftmaxState state{tops_[r] * scale_, row_sums_[r]};
+      SoftmaxState state{tops_[r] * params_.select.scale_log2, row_sums_[r]};
 #pragma unroll
       for (int distance = 2; distance > 0; distance /= 2) {
         state = merged(state, {__shfl_xor_sync(kFullWarp, state.top, distance),
@@ -212,22 +215,21 @@ class QueryScanConsumer {
 
   // The sums over a half's rows of their weights for a tile; those of both halves, once the second
   // has come, are the tile's weights. Always in this order, whatever the item's company.
-  __device__ __forceinline__ void add_column_weights(const Scores& scores, int half, int tile) {
+  __device__ __forceinline__ void add_column_weights(const Scores& scores, int half) {
     float columns[Config::kTile / 4];
     const float upper = -log_sums_[2 * half];
     const float lower = -log_sums_[2 * half + 1];
 #pragma unroll
     for (int i = 0; i < Config::kTile / 4; ++i) {
       const int at = i / 2 * 4 + i % 2;
-      columns[i] = fast_exp2(fmaf(scores[at], scale_, upper)) +
-                   fast_exp2(fmaf(scores[at + 2], scale_, lower));
+      columns[i] = fast_exp2(fmaf(scores[at], params_.select.scale_log2, upper)) +
+                   fast_exp2(fmaf(scores[at + 2], params_.select.scale_log2, lower));
     }
     add_columns(columns);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       column_sums_[i] = half == 0 ? columns[i] : column_sums_[i] + columns[i];
     }
-    if (half == 1) write_weights(tile);
   }
 
   // Adds the warps' sums. The partial sums lie in two places in turn, so that one barrier does.
@@ -242,15 +244,13 @@ class QueryScanConsumer {
     float sum = partials[0][thread_];
 #pragma unroll
     for (int warp = 1; warp < 4; ++warp) sum += partials[warp][thread_];
-    float* weights = memory_.weights + number_ * params_.select.num_padded_candidates;
-    weights[tile * Config::kTile + thread_] = sum * share_;
+    memory_.weights(params_, number_)[tile * Config::kTile + thread_] = sum * share_;
   }
 
   const QueryScanParams& params_;
   const QueryScanMemory<Config>& memory_;
   const int number_;  // 0 or 1
   const int thread_;  // of the warpgroup
-  const float scale_;
   StageRing ring_;
   uint32_t num_items_ = 0;
   int slot_ = 0;

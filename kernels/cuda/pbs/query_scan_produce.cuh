@@ -12,13 +12,13 @@ namespace pbserve::kernels::cuda {
 template <class Config>
 class QueryScanProducer {
  public:
-  __device__ QueryScanProducer(const QueryScanParams& params,
-                               const QueryScanMemory<Config>& memory)
-      : params_(params), memory_(memory), ring_(params.num_stages) {}
+  __device__ QueryScanProducer(const QueryScanParams& params, const QueryScanMemory<Config>& memory)
+      : params_(params), memory_(memory) {}
 
   __device__ void run() {
     for_each_unit(params_, [this](int unit) {
-      for (int i = 0; i < Config::kNumConsumers; ++i) load_queries(item_of<Config>(params_, unit, i), i);
+      for (int i = 0; i < Config::kNumConsumers; ++i)
+        load_queries(item_of<Config>(params_, unit, i), i);
       const int kv_head = unit % params_.select.num_kv_heads;
       const int num_tiles = num_tiles_of<Config>(params_, unit);
       load_means(kv_head, num_tiles);
@@ -42,11 +42,12 @@ class QueryScanProducer {
 
   __device__ void load_means(int kv_head, int num_tiles) {
     int row = kv_head * params_.select.num_padded_candidates;
-    for (int tile = 0; tile < num_tiles; ++tile, row += Config::kTile, ring_.advance()) {
+    for (int tile = 0; tile < num_tiles;
+         ++tile, row += Config::kTile, ring_.advance(params_.num_stages)) {
       Mbarrier& full = memory_.fixed.full[ring_.stage()];
       memory_.fixed.empty[ring_.stage()].wait(ring_.parity() ^ 1);
       full.arrive_and_expect(Config::kTileBytes);
-      uint8_t* to = memory_.stages + ring_.stage() * Config::kTileBytes;
+      uint8_t* to = memory_.stage(ring_.stage());
       for (int panel = 0; panel < Config::kPanels; ++panel) {
         tma_load(to + panel * Config::kPanelBytes, params_.means_map, full, panel * 64, row);
       }
@@ -64,7 +65,7 @@ template <class Config>
 __device__ __forceinline__ void choose_from_items(const QueryScanParams& p,
                                                   const QueryScanMemory<Config>& memory,
                                                   int consumer) {
-  const float* weights = memory.weights + consumer * p.select.num_padded_candidates;
+  const float* weights = memory.weights(p, consumer);
   uint32_t parity = 0;
   unsigned long long num_attended = 0;
   for_each_unit(p, [&](int unit) {

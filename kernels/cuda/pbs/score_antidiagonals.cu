@@ -1,6 +1,6 @@
 // Scorer antidiagonal: the product of query groups, their queries in reverse, with groups of keys
-// as they lie in the pages; per page the mass of its groups' scores. Persistent clusters of blocks work
-// off the tiles of the product: while consumers reduce one, the copies of the next arrive.
+// as they lie in the pages; per page the mass of its groups' scores. Persistent clusters of blocks
+// work off the tiles of the product: while consumers reduce one, the copies of the next arrive.
 
 #include <algorithm>
 #include <numeric>

@@ -1,8 +1,8 @@
 // pbs_select: which query blocks take every candidate and which are scored; those are scored and
 // chosen from.
 
-#include "kernels/cuda/device_data.h"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/device_data.h"
 #include "kernels/cuda/pbs/choose_row.cuh"
 #include "kernels/cuda/pbs/order_scratch.h"
 #include "kernels/cuda/pbs/scratch.h"
