@@ -63,6 +63,14 @@ struct QueryScanConfig {
   }
 };
 
+// Named barriers of the block; 0 is __syncthreads'.
+enum QueryScanBarrier : int {
+  kScanTurnOfFirst = 1,  // the consumers issue their products in turns
+  kScanTurnOfSecond = 2,
+  kScanWholeFirst = 3,  // all warps of one consumer
+  kScanWholeSecond = 4,
+};
+
 // The shared memory of a block of threads.
 template <class Config>
 struct QueryScanMemory {

@@ -41,6 +41,7 @@ class QueryScanConsumer {
       : params_(params), memory_(memory), number_(number), thread_(threadIdx.x % 128) {}
 
   __device__ void run() {
+    if (number_ == 1) named_barrier_arrive(kScanTurnOfFirst, kTurnThreads);
     for_each_unit(params_, [this](int unit) {
       const int num_tiles = num_tiles_of<Config>(params_, unit);
       const QueryItem item = item_of<Config>(params_, unit, number_);
@@ -54,6 +55,7 @@ class QueryScanConsumer {
 
  private:
   static constexpr int kDim = Config::kHeadDim;
+  static constexpr int kTurnThreads = 256;
   static constexpr int kNumScores = Config::kTile / 2;  // floats of a thread: two rows of a half
   using Scores = float[kNumScores];
 
@@ -97,8 +99,10 @@ class QueryScanConsumer {
   __device__ __forceinline__ void multiply_tile(Scores& upper, Scores& lower) {
     Scores new_upper, new_lower;
     wait_full();
+    begin_turn();
     multiply(new_upper, 0);
     multiply(new_lower, 1);
+    end_turn();
     wgmma_wait<0>();
     touch(new_upper);
     touch(new_lower);
@@ -118,10 +122,18 @@ class QueryScanConsumer {
     if (thread_ % 32 == 0) memory_.fixed.empty[stage].arrive();
   }
 
+  // Without turns both consumers would multiply at the same time and then both leave the tensor
+  // cores idle. Every tile of the unit is a turn for both.
+  __device__ void begin_turn() { named_barrier_sync(kScanTurnOfFirst + number_, kTurnThreads); }
+  __device__ void end_turn() { named_barrier_arrive(kScanTurnOfSecond - number_, kTurnThreads); }
+
   // Tiles that the other consumer alone needs.
   __device__ void skip(int num_tiles) {
+#pragma unroll 1
     for (int i = 0; i < num_tiles; ++i) {
       wait_full();
+      begin_turn();
+      end_turn();
       release(ring_.stage());
       ring_.advance(params_.num_stages);
     }
@@ -240,7 +252,7 @@ class QueryScanConsumer {
     float* own = partials[thread_ / 32] + lane / 4 * 16 + lane % 4 * 2;
     *reinterpret_cast<float2*>(own) = {column_sums_[0], column_sums_[1]};
     *reinterpret_cast<float2*>(own + 8) = {column_sums_[2], column_sums_[3]};
-    named_barrier_sync(1 + number_, 128);
+    named_barrier_sync(kScanWholeFirst + number_, 128);
     float sum = partials[0][thread_];
 #pragma unroll
     for (int warp = 1; warp < 4; ++warp) sum += partials[warp][thread_];

@@ -67,19 +67,18 @@ __device__ __forceinline__ void choose_from_items(const QueryScanParams& p,
                                                   int consumer) {
   const float* weights = memory.weights(p, consumer);
   uint32_t parity = 0;
-  unsigned long long num_attended = 0;
   for_each_unit(p, [&](int unit) {
     const QueryItem item = item_of<Config>(p, unit, consumer);
     if (item.count == 0) return;
     memory.fixed.weights_full[consumer].wait(parity);
     parity ^= 1;
     const RowChooser chooser(p.select, weights, item.count);
-    num_attended += chooser.run(mask_row(p.select, item.block, item.head));
-    num_attended += num_own_blocks_of(p.select, item.block);
+    const unsigned long long num_taken = chooser.run(mask_row(p.select, item.block, item.head));
     __syncwarp();
-    if (threadIdx.x % 32 == 0) memory.fixed.weights_empty[consumer].arrive();
+    if (threadIdx.x % 32 != 0) return;
+    memory.fixed.weights_empty[consumer].arrive();
+    atomicAdd(p.select.num_selected, num_taken + num_own_blocks_of(p.select, item.block));
   });
-  if (threadIdx.x % 32 == 0) atomicAdd(p.select.num_selected, num_attended);
 }
 
 }  // namespace pbserve::kernels::cuda
