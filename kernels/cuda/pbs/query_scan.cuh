@@ -3,9 +3,10 @@
 // An item is a query block of one head: 128 rows. A block of threads works a unit, two items of one
 // KV head that follow each other (by query block, then by head), each by a consumer warpgroup,
 // against the same tiles of mean keys. First all tiles pass for the rows' log-sum-exp, then again
-// for the columns' sums of weights: shared memory cannot hold the scores, and the special-function
-// units that both passes need would not gain from it. A warp of the producer's warpgroup chooses
-// from an item's weights while its consumer scores the next.
+// for the columns' sums of weights: shared memory could not hold the scores in between. Products
+// and exponentials take about the same time, so one consumer multiplies while the other weighs. A
+// warp of the producer's warpgroup chooses from an item's weights while its consumer scores the
+// next. Nothing of an item's result depends on the unit or the launch it is part of.
 #pragma once
 
 #include <cuda.h>
