@@ -1,6 +1,6 @@
-// Scorer antidiagonal: the product of query groups, their queries in reverse, with groups of
-// permuted keys; per key block the mass of its groups' scores. Persistent clusters of blocks work
-// off the tiles of the product: while consumers reduce one, the copies of the next arrive.
+// Scorer antidiagonal: the product of query groups, their queries in reverse, with groups of keys
+// as they lie in the pages; per page the mass of its groups' scores. Persistent clusters of blocks
+// work off the tiles of the product: while consumers reduce one, the copies of the next arrive.
 
 #include <algorithm>
 #include <numeric>
@@ -20,7 +20,7 @@ namespace {
 
 struct AntidiagonalParams {
   CUtensorMap q_map;  // make_group_map of q; a box has box_heads heads of one query block
-  CUtensorMap k_map;  // plan.k as rows [Hkv L / stride, stride D], boxes of kKeyBox rows
+  CUtensorMap k_map;  // pages as rows [num_pages Hkv P / stride, stride D], boxes of a page's rows
   SelectParams select;
   int32_t box_heads;      // divides G and the (query block, head) pairs of a tile
   int32_t num_missing;    // TokenGroups::num_missing of q
@@ -60,6 +60,24 @@ __device__ __forceinline__ void for_each_tile(const AntidiagonalParams& p, const
   }
 }
 
+// This block's share of a stage's key groups, for all blocks of the cluster: page by page. Behind
+// the last candidate stands its page again.
+template <int kStride>
+__device__ __forceinline__ void load_keys(const AntidiagonalParams& p, GroupShared& shared,
+                                          const GroupPlace& place, int stage, int element) {
+  constexpr int kGroups = kPbsBlock / kStride;
+  constexpr uint16_t kAllRanks = (1 << GroupTile::kClusterSize) - 1;
+  const int rank = static_cast<int>(blockIdx.x) % GroupTile::kClusterSize;
+  const int last_candidate = num_candidates_of(p.select, p.select.num_blocks - 1) - 1;
+#pragma unroll 4
+  for (int row = rank * GroupTile::kKeyBox; row < (rank + 1) * GroupTile::kKeyBox; row += kGroups) {
+    const int candidate = min((place.first_key_group + row) / kGroups, last_candidate);
+    const int page = p.select.block_table[candidate];
+    tma_load_multicast(shared.k[stage] + row * kPanelRowBytes, p.k_map, shared.full[stage], element,
+                       (page * p.select.num_kv_heads + place.kv_head) * kGroups, kAllRanks);
+  }
+}
+
 // Fills the stages of a tile: elements [64 i, 64 i + 64) of the groups, half of a token at D = 128.
 // Token r of a key group meets token kStride - 1 - r of a query group; where that does not exist,
 // zeros. Rows past the batch and key groups past the candidates may be anything: their products
@@ -69,10 +87,6 @@ __device__ __forceinline__ void load_groups(const AntidiagonalParams& p, GroupSh
                                             GroupRing& ring, const GroupPlace& place) {
   constexpr int kGroups = kPbsBlock / kStride;
   constexpr int kK = GroupTile::kK;
-  const int rank = static_cast<int>(blockIdx.x) % GroupTile::kClusterSize;
-  const int key_offset = rank * GroupTile::kKeyBox;  // this block's share of the tile
-  const int key_row = place.kv_head * static_cast<int>(p.select.plan_len / kStride) +
-                      place.first_key_group + key_offset;
   const int first_head = place.first_row / kGroups % p.select.group;
   const int first_block = p.select.first_block + place.first_row / (kGroups * p.select.group);
 #pragma unroll 1
@@ -81,9 +95,7 @@ __device__ __forceinline__ void load_groups(const AntidiagonalParams& p, GroupSh
     Mbarrier& full = shared.full[stage];
     shared.empty[stage].wait(ring.parity() ^ 1);
     full.arrive_and_expect(GroupTile::kQueryBytes + GroupTile::kKeyBytes);
-    uint8_t* keys = shared.k[stage] + key_offset * kPanelRowBytes;
-    constexpr uint16_t kAllRanks = (1 << GroupTile::kClusterSize) - 1;
-    tma_load_multicast(keys, p.k_map, full, i * kK, key_row, kAllRanks);
+    load_keys<kStride>(p, shared, place, stage, i * kK);
     const int token = kStride - 1 - i * kK / kDim + p.num_missing;
     int head = first_head;
     int group = first_block * kGroups + token / kStride;
@@ -200,8 +212,8 @@ AntidiagonalParams params_of(const SelectParams& select) {
                             .box_groups = kGroups};
   p.q_map = make_group_map(queries);
   p.num_missing = queries.num_missing();
-  p.k_map = make_row_map(select.k, select.num_kv_heads * select.plan_len / kStride, kStride * kDim,
-                         GroupTile::kKeyBox);
+  p.k_map = make_row_map(select.k, select.num_pages * select.num_kv_heads * kGroups, kStride * kDim,
+                         kGroups);
   p.num_row_tiles = ceil_div(num_rows, GroupTile::kClusterM);
   p.num_key_tiles = ceil_div(num_key_groups, GroupTile::kN);
   p.num_tiles = p.num_row_tiles * p.num_key_tiles * select.num_kv_heads;

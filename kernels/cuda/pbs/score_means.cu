@@ -1,4 +1,4 @@
-// Scorer mean: pooled queries times pooled keys in float32.
+// Scorer mean: pooled queries times mean keys in float32.
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/ldst.cuh"
@@ -60,10 +60,10 @@ __device__ __forceinline__ void load_tile(float (&tile)[kTile][kDim + kPad], con
   for (int idx = threadIdx.x; idx < kTile * kDim / 4; idx += kThreads) {
     const int row = idx / (kDim / 4);
     const int column = idx % (kDim / 4) * 4;
-    const float* from = row_at(row);
-    float4 value = {};
-    if (from != nullptr) value = *reinterpret_cast<const float4*>(from + column);
-    *reinterpret_cast<float4*>(&tile[row][column]) = value;
+    const auto* from = row_at(row);
+    float values[4] = {};
+    if (from != nullptr) load(values, from + column);
+    store(&tile[row][column], values);
   }
 }
 
@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads)
   load_tile<kDim>(tiles.q, [&](int row) -> const float* {
     return first_row + row < num_rows ? pooled_query(p, first_row + row, kv_head) : nullptr;
   });
-  const float* keys = p.k_pooled + int64_t{kv_head} * (p.plan_len / kPbsBlock) * kDim;
-  load_tile<kDim>(tiles.k, [&](int row) -> const float* {
+  const __nv_bfloat16* keys = p.means + int64_t{kv_head} * p.num_padded_candidates * kDim;
+  load_tile<kDim>(tiles.k, [&](int row) -> const __nv_bfloat16* {
     const int candidate = first_candidate + row;
     return candidate < num_candidates ? keys + int64_t{candidate} * kDim : nullptr;
   });

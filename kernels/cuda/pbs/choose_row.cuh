@@ -1,0 +1,179 @@
+// From the weights of one query block of one head to its row of the mask: the work of a warp.
+//
+// Weights are floats that are not negative and below 2, so their bits compare as they do. Masses
+// count in units of 2^-40: their sums are exact and free of order.
+#pragma once
+
+#include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/pbs/select_params.h"
+
+namespace pbserve::kernels::cuda {
+
+// A weight in units of 2^-40, rounded down.
+__device__ __forceinline__ uint64_t mass_of(uint32_t weight) {
+  const int exponent = static_cast<int>(weight >> 23);  // of a normal number m 2^(exponent - 150)
+  if (exponent < 87) return 0;                          // below 2^-40; a shift stays below 24
+  const uint64_t mantissa = (weight & 0x7fffffu) | 0x800000u;
+  return exponent >= 110 ? mantissa << (exponent - 110) : mantissa >> (110 - exponent);
+}
+
+// Some blocks: the sum of their masses in the low bits, below 2^42, and their number above.
+class BlockSum {
+ public:
+  __device__ void add(uint32_t weight) { bits_ += mass_of(weight) | uint64_t{1} << kMassBits; }
+  __device__ uint64_t mass() const { return bits_ & ((uint64_t{1} << kMassBits) - 1); }
+  __device__ uint32_t number() const { return static_cast<uint32_t>(bits_ >> kMassBits); }
+
+  // Over the warp. A lane has 512 blocks at most: 2^54, whose halves add up within 32 bits.
+  __device__ void reduce() {
+    constexpr int kLowBits = 27;
+    const auto low = static_cast<uint32_t>(bits_) & ((1u << kLowBits) - 1);
+    const auto high = static_cast<uint32_t>(bits_ >> kLowBits);
+    bits_ = (uint64_t{__reduce_add_sync(kFullWarp, high)} << kLowBits) +
+            __reduce_add_sync(kFullWarp, low);
+  }
+
+ private:
+  static constexpr int kMassBits = 44;
+  uint64_t bits_ = 0;
+};
+
+class RowChooser {
+ public:
+  static constexpr int kCandidatesMax = 32 * 512;
+
+  // The weights are of `count` candidates, in any memory.
+  __device__ RowChooser(const SelectParams& p, const float* weights, int count)
+      : p_(p), weights_(weights), count_(count), lane_(threadIdx.x % 32) {}
+
+  // Writes the row of the mask; returns how many blocks it takes.
+  __device__ uint32_t run(uint32_t* words) const {
+    return write(words, p_.selector == PbsSelector::kTopP ? choose_top_p() : choose_max_ratio());
+  }
+
+ private:
+  // What is taken besides: weights above `bound`, and the first num_ties blocks of those equal.
+  struct Choice {
+    uint32_t bound;
+    uint32_t num_ties;
+  };
+  static constexpr uint32_t kNoLimit = ~0u;
+  static constexpr Choice kAll{0, kNoLimit};
+  static constexpr Choice kNone{~0u, 0};
+
+  __device__ bool is_always_taken(int j) const {
+    return j < p_.num_sink_blocks || j >= count_ - p_.num_local_blocks;
+  }
+
+  // What the selector sees.
+  __device__ uint32_t weight(int j) const {
+    return p_.sink_free && is_always_taken(j) ? 0 : __float_as_uint(weights_[j]);
+  }
+
+  __device__ BlockSum sum_all() const {
+    BlockSum sum;
+    for (int j = lane_; j < count_; j += 32) {
+      const uint32_t w = weight(j);
+      if (w != 0) sum.add(w);
+    }
+    sum.reduce();
+    return sum;
+  }
+
+  // Weights that are not seen count as 0 and the others are scaled to add up to 1: instead, the
+  // target is scaled down.
+  __device__ uint64_t target_mass(uint64_t all) const {
+    const double whole = p_.sink_free ? static_cast<double>(all) : static_cast<double>(1ll << 40);
+    return static_cast<uint64_t>(ceil(static_cast<double>(p_.threshold) * whole));
+  }
+
+  // The bound is the lightest weight that the heaviest-first walk takes: the largest value w with
+  // mass(weights >= w) >= target. It is found two bits at a time, from the top, until one block
+  // alone is left in question.
+  __device__ Choice choose_top_p() const {
+    BlockSum at_least = sum_all();  // the blocks of weights >= bound
+    BlockSum above;                 // those that are past question: weights >= bound + 4^i
+    const uint64_t target = target_mass(at_least.mass());
+    if (target == 0) return kNone;
+    if (at_least.mass() < target) return kAll;  // by rounding
+    uint32_t bound = 0;
+    for (int shift = 28; shift >= 0; shift -= 2) {  // weights are below 2: bits 31, 30 clear
+      BlockSum sums[3];
+      sum_from(sums, bound, shift);
+      for (int i = 0; i < 3; ++i) {
+        if (sums[i].mass() < target) {
+          above = sums[i];
+          break;
+        }
+        at_least = sums[i];
+        bound += 1u << shift;
+      }
+      if (at_least.number() - above.number() == 1) {
+        return {heaviest_below(bound + (1u << shift)), 1};
+      }
+    }
+    const uint64_t mass = mass_of(bound);  // of several blocks alike
+    return {bound, static_cast<uint32_t>((target - above.mass() + mass - 1) / mass)};
+  }
+
+  // sums[i]: of the weights from bound + (i + 1) 2^shift on.
+  __device__ void sum_from(BlockSum (&sums)[3], uint32_t bound, int shift) const {
+#pragma unroll 1
+    for (int j = lane_; j < count_; j += 32) {
+      const uint32_t w = weight(j);
+#pragma unroll
+      for (uint32_t i = 0; i < 3; ++i) {
+        if (w >= bound + ((i + 1) << shift)) sums[i].add(w);
+      }
+    }
+#pragma unroll
+    for (BlockSum& sum : sums) sum.reduce();
+  }
+
+  __device__ uint32_t heaviest_below(uint32_t limit) const {
+    uint32_t most = 0;
+    for (int j = lane_; j < count_; j += 32) {
+      const uint32_t w = weight(j);
+      if (w < limit) most = max(most, w);
+    }
+    return __reduce_max_sync(kFullWarp, most);
+  }
+
+  __device__ Choice choose_max_ratio() const {
+    const uint32_t most = heaviest_below(~0u);
+    if (most == 0) return kNone;
+    return {__float_as_uint(p_.threshold * __uint_as_float(most)), kNoLimit};
+  }
+
+  __device__ uint32_t write(uint32_t* words, Choice choice) const {
+    uint32_t num_taken = 0;
+    uint32_t num_ties = 0;
+    const int num_used_words = (count_ + 31) / 32;
+    for (int word = 0; word < num_used_words; ++word) {
+      const int j = word * 32 + lane_;
+      const bool exists = j < count_;
+      const uint32_t w = exists ? weight(j) : 0;
+      const uint32_t ties = __ballot_sync(kFullWarp, exists && w == choice.bound);
+      const uint32_t rank = num_ties + __popc(ties & ((1u << lane_) - 1));
+      const bool chosen = w > choice.bound || (w == choice.bound && rank < choice.num_ties);
+      const uint32_t bits = __ballot_sync(kFullWarp, exists && (chosen || is_always_taken(j)));
+      if (lane_ == 0) words[word] = bits;
+      num_ties += __popc(ties);
+      num_taken += __popc(bits);
+    }
+    for (int word = num_used_words + lane_; word < p_.num_mask_words; word += 32) words[word] = 0;
+    return num_taken;
+  }
+
+  const SelectParams& p_;
+  const float* weights_;
+  const int count_;
+  const int lane_;
+};
+
+// The row of the mask of a query block of the batch.
+__device__ __forceinline__ uint32_t* mask_row(const SelectParams& p, int block, int head) {
+  return p.mask + (head * p.mask_blocks + p.first_block + block) * p.num_mask_words;
+}
+
+}  // namespace pbserve::kernels::cuda
