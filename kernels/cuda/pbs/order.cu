@@ -6,11 +6,17 @@
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/pbs/order_params.h"
 #include "kernels/cuda/pbs/order_scratch.h"
+#include "kernels/cuda/pbs/order_spans.h"
 #include "kernels/cuda/stream_state.h"
 #include "kernels/ops/pbs.h"
 
 namespace pbserve::kernels::cuda {
 namespace {
+
+// The same for all jobs of a prompt, as are the choices that follow from it.
+int32_t longest_span(const PbsJob& job) {
+  return job.span_len == 0 ? job.num_rows() : job.span_len;
+}
 
 // All but the batch.
 OrderParams params_of(const PbsInput& input) {
@@ -18,8 +24,7 @@ OrderParams params_of(const PbsInput& input) {
   const PbsJob& job = input.job;
   const int64_t num_q_heads = input.q.dim(1);
   const int64_t num_kv_heads = input.pages.k.dim(1);
-  const int64_t span_len = job.span_len == 0 ? job.num_rows() : job.span_len;
-  const int64_t chunk_len = order_chunk_len(span_len);
+  const int64_t chunk_len = order_chunk_len(longest_span(job));
   OrderParams p{};
   p.q = device_data<Bf16>(input.q);
   p.own_k = device_data<Bf16>(input.plan.own.k);
@@ -35,7 +40,7 @@ OrderParams params_of(const PbsInput& input) {
   p.num_rows = kPbsBlock * p.group;
   p.segment = input.params.segment;
   p.chunk_len = static_cast<int32_t>(chunk_len);
-  p.num_chunks = static_cast<int32_t>(ceil_div(span_len, chunk_len));
+  p.num_chunks = static_cast<int32_t>(ceil_div<int64_t>(longest_span(job), chunk_len));
   p.sink_is_first = input.params.sink > 0;
   p.scale_log2 = input.scale * kLog2E;
   return p;
@@ -57,6 +62,13 @@ void order_in_two_passes(OrderParams p, const Tensor& scratch, cudaStream_t stre
     proxy_softmax<kDim>(p, stream);
     order_segments<kDim>(p, stream);
   }
+}
+
+template <int kDim>
+void order(const OrderParams& params, const PbsInput& input, cudaStream_t stream) {
+  longest_span(input.job) <= kOnePassKeysMax
+      ? order_spans<kDim>(params, input, stream)
+      : order_in_two_passes<kDim>(params, input.plan.scratch, stream);
 }
 
 }  // namespace
@@ -81,8 +93,7 @@ void pbs_order(const PbsOrderArgs& args, CudaHandle handle) {
   }
   copy_natural(p, head_dim, num_keys, input.job.num_rows(), stream);
   if (num_keys == 0) return;
-  head_dim == 64 ? order_in_two_passes<64>(p, input.plan.scratch, stream)
-                 : order_in_two_passes<128>(p, input.plan.scratch, stream);
+  head_dim == 64 ? order<64>(p, input, stream) : order<128>(p, input, stream);
 }
 
 }  // namespace pbserve::kernels::cuda
