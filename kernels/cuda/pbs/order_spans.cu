@@ -11,8 +11,9 @@ namespace pbserve::kernels::cuda {
 namespace {
 
 // All threads of a warpgroup.
+template <class Config>
 __device__ __forceinline__ void group_sync(const SpanGroup& g) {
-  named_barrier_sync(1 + g.group, 128);
+  named_barrier_sync(Config::kGroupBarrier + g.group, 128);
 }
 
 // From sums to scores to the order of each segment of the warpgroup's keys.
@@ -21,7 +22,7 @@ __device__ __forceinline__ void rank_keys(typename Config::Shared& shared, const
                                           const OrderParams& p) {
   const int thread = threadIdx.x % 128;
   uint32_t* scores = shared.scores[g.group];
-  group_sync(g);  // the sums are there
+  group_sync<Config>(g);  // the sums are there
   for (int key = thread; key < g.num_keys; key += 128) {
     float score = shared.sums[g.group][0][key];
 #pragma unroll
@@ -29,13 +30,13 @@ __device__ __forceinline__ void rank_keys(typename Config::Shared& shared, const
     const bool is_sink = p.sink_is_first && p.job.begin + g.begin + key == 0;
     scores[key] = is_sink ? kScoreOfSink : __float_as_uint(score);
   }
-  group_sync(g);
+  group_sync<Config>(g);
   for (int key = thread; key < g.num_keys; key += 128) {
     const int first = key / p.segment * p.segment;
     const int place = first + rank_of(scores + first, key - first, p.segment);
     shared.order[g.group][place] = static_cast<uint8_t>(key);
   }
-  group_sync(g);
+  group_sync<Config>(g);
 }
 
 // Cluster (span, KV head). Warpgroups without keys leave at once: nobody waits for them.

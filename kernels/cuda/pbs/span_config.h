@@ -30,6 +30,10 @@ struct SpanConfig {
   static constexpr int kThreads = 128 * kBlockGroups;
   static constexpr int kStages = 4;  // chunks of proxies on their way
 
+  // Named barriers of the block; 0 is __syncthreads'.
+  static constexpr int kGroupBarrier = 1;  // and the next: all warps of one warpgroup
+  static constexpr int kTurnBarrier = 1 + kBlockGroups;
+
   static constexpr int kPanels = kDim / kPanelCols;
   static constexpr uint32_t kKeyPanelBytes = kKeys * kPanelRowBytes;
   static constexpr uint32_t kRowPanelBytes = kRows * kPanelRowBytes;

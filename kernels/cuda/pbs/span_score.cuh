@@ -98,6 +98,7 @@ class SpanScorer {
     const uint64_t q = tile_descriptor(shared_.q[stage], 0);
     const uint64_t k = tile_descriptor(shared_.k[group_.group], 0);
     shared_.q_full[stage].wait(chunk / Config::kStages % 2);
+    await_turn();
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < Config::kDim / 16; ++i) {
@@ -106,8 +107,20 @@ class SpanScorer {
                i == 0 ? Product::kOverwrite : Product::kAdd);
     }
     wgmma_commit();
+    pass_turn();
     wgmma_wait<0>();
     touch(products);
+  }
+
+  // The first warpgroup's products come first: while it weighs them, the tensor cores work for the
+  // second. Both meet at every exchange, so turns cannot get mixed up.
+  __device__ void await_turn() {
+    if (group_.group == 1) named_barrier_sync(Config::kTurnBarrier, Config::kThreads);
+  }
+  __device__ void pass_turn() {
+    const bool is_shared = group_.num_groups > group_.number + 1;
+    if (group_.group == 0 && is_shared)
+      named_barrier_arrive(Config::kTurnBarrier, Config::kThreads);
   }
 
   // Products become exp2(logit - top), and 0 where there is no key.
