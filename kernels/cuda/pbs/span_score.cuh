@@ -26,10 +26,11 @@ class SpanScorer {
         thread_(threadIdx.x % 128),
         row_(thread_ / 32 * 16 + thread_ % 32 / 4) {}
 
-  // By the first thread of the block, if that has keys. Rows come first: they are few.
+  // By the first thread of the block, if that has keys. What the first product needs comes first.
   __device__ void start() {
-    for (int chunk = 0; chunk < min(num_chunks_, Config::kStages); ++chunk) load_rows(chunk);
+    load_rows(0);
     for (int i = 0; i < Config::kBlockGroups; ++i) load_keys(i);
+    for (int chunk = 1; chunk < min(num_chunks_, Config::kStages); ++chunk) load_rows(chunk);
   }
 
   // Leaves the sums of a key's probabilities over the rows of each warp in shared.sums.
