@@ -88,29 +88,33 @@ void prefill_attention(const PrefillAttentionArgs& args, CudaHandle stream) {
 
 void pbs_prefill(const PbsPrefillArgs& args, CudaHandle stream) {
   if (args.block_begin == args.block_end) return;
+  const PbsInput& input = args.input;
+  const PbsJob& job = input.job;
+  const Tensor& mask = input.plan.mask;
+  const KvPages& own = input.plan.own;
   const StreamState& state = state_of(stream);
-  PrefillParams params =
-      common_params("pbs_prefill", args.out, args.q, args.k_pages, args.v_pages, args.scale, state);
-  const PbsPlan& plan = args.plan;
-  const int64_t permuted_rows = plan.k.dim(0) * plan.k.dim(1);
-  params.k_permuted_map = make_row_map(plan.k.data, permuted_rows, plan.k.dim(2), kPbsBlock);
-  params.v_permuted_map = make_row_map(plan.v.data, permuted_rows, plan.k.dim(2), kPbsBlock);
-  params.mask = plan.mask.as<uint32_t>();
-  params.mask_head_stride = plan.mask.stride[0];
-  params.mask_block_stride = plan.mask.stride[1];
-  params.permuted_len = static_cast<int32_t>(plan.k.dim(1));
-  params.segment_blocks = args.segment / kPbsBlock;
+  const int64_t head_dim = input.q.dim(2);
+  PrefillParams params = common_params("pbs_prefill", args.out, input.q, input.pages.k,
+                                       input.pages.v, input.scale, state);
+  const int64_t own_rows = own.k.dim(0) * own.k.dim(1) * own.k.dim(2);
+  params.own_k_map = make_row_map(own.k.data, own_rows, head_dim, kPbsBlock);
+  params.own_v_map = make_row_map(own.v.data, own_rows, head_dim, kPbsBlock);
+  params.mask = mask.as<uint32_t>();
+  params.mask_head_stride = mask.stride[0];
+  params.mask_block_stride = mask.stride[1];
+  params.segment_blocks = input.params.segment / kPbsBlock;
+  params.job_block = job.begin / kPbsBlock;
   params.first_block = args.block_begin;
-  params.block_tables = args.block_table.as<int32_t>();
+  params.block_tables = input.block_table.as<int32_t>();
   const int32_t row_begin = args.block_begin * kPbsBlock;
-  const int32_t row_end = std::min(args.block_end * kPbsBlock, args.span.num_rows());
+  const int32_t row_end = std::min(args.block_end * kPbsBlock, job.num_rows());
   add_part(params,
            {.row_begin = row_begin,
             .num_rows = row_end - row_begin,
-            .position = args.span.begin + row_begin,
+            .position = job.begin + row_begin,
             .sequence = 0},
-           args.q.dim(2));
-  launch<true>(params, args.q.dim(2), state);
+           head_dim);
+  launch<true>(params, head_dim, state);
 }
 
 }  // namespace pbserve::kernels::cuda

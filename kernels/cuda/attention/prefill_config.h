@@ -19,9 +19,10 @@ struct PrefillConfig {
   static constexpr int kNumStages = kDim == 128 ? 2 : 4;
   static constexpr int kNumTileSlots = 2;  // tiles announced ahead
 
-  // 65,536 registers: 24 x 128 + 240 x 256. A consumer holds 64 scores, 64 sums, 32 packed weights.
-  static constexpr int kProducerRegisters = 24;
-  static constexpr int kConsumerRegisters = 240;
+  // 65,536 registers: 40 x 128 + 232 x 256. A consumer holds 64 scores, 64 sums, 32 packed weights;
+  // with 24 the producer spills.
+  static constexpr int kProducerRegisters = 40;
+  static constexpr int kConsumerRegisters = 232;
 
   static constexpr int kPanels = kDim / 64;
   static constexpr uint32_t kPanelBytes = 128 * 128;  // 128 rows of 64 elements

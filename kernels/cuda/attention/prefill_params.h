@@ -23,17 +23,17 @@ struct PrefillPart {
 };
 
 struct PrefillParams {
-  CUtensorMap q_map;           // [T, Hq, D], boxes of kPrefillTileRows rows of one head
-  CUtensorMap k_map;           // k_pages as rows [num_pages Hkv P, D], boxes of a page
-  CUtensorMap v_map;           // v_pages likewise
-  CUtensorMap k_permuted_map;  // plan.k as rows [Hkv L, D]; PBS only, as all below it
-  CUtensorMap v_permuted_map;
-  const uint32_t* mask;  // [Hq, span blocks, words]
+  CUtensorMap q_map;      // [T, Hq, D], boxes of kPrefillTileRows rows of one head
+  CUtensorMap k_map;      // k_pages as rows [num_pages Hkv P, D], boxes of a page
+  CUtensorMap v_map;      // v_pages likewise
+  CUtensorMap own_k_map;  // plan.own.k as rows [job pages Hkv P, D]; PBS only, as all below it
+  CUtensorMap own_v_map;
+  const uint32_t* mask;  // [Hq, job blocks, words]
   int64_t mask_head_stride;
   int64_t mask_block_stride;
-  int32_t permuted_len;    // L of plan.k: rows of a KV head
   int32_t segment_blocks;  // S / B
-  int32_t first_block;     // query block of the span that row_begin of the part belongs to
+  int32_t job_block;       // job.begin / B
+  int32_t first_block;     // query block of the job that row_begin of the part belongs to
 
   __nv_bfloat16* out;           // [T, Hq, D]
   const int32_t* block_tables;  // [B, max_pages]

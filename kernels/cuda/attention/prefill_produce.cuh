@@ -21,8 +21,12 @@ class PrefillProducer {
       if (index >= params_.num_tiles) break;
       const PrefillTile tile = tile_at<Config::kBlockM, kIsSparse>(params_, index);
       load_queries(tile, round);
-      load_natural(tile);
-      if constexpr (kIsSparse) load_permuted(tile);
+      if constexpr (kIsSparse) {
+        load_own(tile);
+        load_candidates(tile);
+      } else {
+        load_natural(tile);
+      }
     }
     if (lane_ == 0) leave();
   }
@@ -64,21 +68,41 @@ class PrefillProducer {
     }
   }
 
-  __device__ void load_permuted(const PrefillTile& tile) {
+  __device__ void load_own(const PrefillTile& tile) {
+    for (int block = tile.last_block; block >= tile.first_block; --block) {
+      const int row = (block - params_.job_block) * params_.num_kv_heads + tile.kv_head;
+      load_block(params_.own_k_map, params_.own_v_map, row * Config::kBlockN);
+    }
+  }
+
+  // The page of a candidate is known to the lane of its bit, a word ahead of its use.
+  __device__ void load_candidates(const PrefillTile& tile) {
     for (int top = tile.num_words - 1; top >= 0; top -= 32) {
       const int mine = top - lane_;
       const uint32_t word = mine >= 0 ? mask_word(tile, mine) : 0;
       const int count = min(32, top + 1);
-      for (int i = 0; i < count; ++i) {
-        uint32_t bits = __shfl_sync(0xFFFFFFFFu, word, i);
-        while (bits != 0) {
-          const int bit = 31 - __clz(static_cast<int>(bits));
-          bits ^= 1u << bit;
-          const int block = (top - i) * 32 + bit;
-          load_block(params_.k_permuted_map, params_.v_permuted_map,
-                     tile.kv_head * params_.permuted_len + block * Config::kBlockN);
-        }
+      uint32_t bits = __shfl_sync(0xFFFFFFFFu, word, 0);
+      int page = page_of_bit(tile, top, bits);
+      for (int i = 1; i <= count; ++i) {
+        const uint32_t next_bits = __shfl_sync(0xFFFFFFFFu, word, i % 32);
+        const int next_page = i < count ? page_of_bit(tile, top - i, next_bits) : 0;
+        load_word(tile, bits, page);
+        bits = next_bits;
+        page = next_page;
       }
+    }
+  }
+
+  __device__ int page_of_bit(const PrefillTile& tile, int word, uint32_t bits) const {
+    return bits >> lane_ & 1 ? tile.pages[word * 32 + lane_] : 0;
+  }
+
+  __device__ void load_word(const PrefillTile& tile, uint32_t bits, int page) {
+    while (bits != 0) {
+      const int bit = 31 - __clz(static_cast<int>(bits));
+      bits ^= 1u << bit;
+      const int row = __shfl_sync(0xFFFFFFFFu, page, bit) * params_.num_kv_heads + tile.kv_head;
+      load_block(params_.k_map, params_.v_map, row * Config::kBlockN);
     }
   }
 

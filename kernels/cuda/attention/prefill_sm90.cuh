@@ -1,6 +1,6 @@
 // Prefill attention for Hopper, dense and PBS in one body: a persistent block of one producer warp
 // and two consumer warpgroups (the shape of FlashAttention-3's kernel). With every bit of the mask
-// set and the identity order PBS does the very same operations as dense.
+// set and the natural order PBS does the very same operations as dense.
 #pragma once
 
 #include "kernels/cuda/attention/prefill_config.h"

@@ -6,8 +6,8 @@
 namespace pbserve::kernels::cuda {
 
 // Key blocks are worked off in one order by producer and consumers: natural blocks from
-// `last_block` down to `first_block`, read from the pages; then, with PBS, the blocks whose bits
-// are set in `mask`, from the highest down, read from the permuted copies.
+// `last_block` down to `first_block`, read from the pages, with PBS from the job's own; then, with
+// PBS, the blocks whose bits are set in `mask`, from the highest down, read from the pages.
 struct PrefillTile {
   int head;
   int kv_head;
@@ -66,11 +66,10 @@ __device__ inline uint32_t mask_word(const PrefillTile& tile, int i) {
 
 // By a whole warp.
 __device__ inline int num_key_blocks(const PrefillTile& tile) {
-  unsigned int permuted = 0;
-  for (int i = threadIdx.x % 32; i < tile.num_words; i += 32)
-    permuted += __popc(mask_word(tile, i));
+  unsigned int taken = 0;
+  for (int i = threadIdx.x % 32; i < tile.num_words; i += 32) taken += __popc(mask_word(tile, i));
   return tile.last_block - tile.first_block + 1 +
-         static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, permuted));
+         static_cast<int>(__reduce_add_sync(0xFFFFFFFFu, taken));
 }
 
 }  // namespace pbserve::kernels::cuda

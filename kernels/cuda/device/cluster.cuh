@@ -29,4 +29,36 @@ __device__ inline void arrive_at(const Mbarrier& barrier, int rank) {
       : "memory");
 }
 
+// The address of a place of this block's shared memory in the cluster's block `rank`.
+__device__ inline uint32_t address_in(uint32_t place, int rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(place), "r"(rank));
+  return address;
+}
+
+// Writes 8 bytes to shared memory of a block of the cluster and lets them complete on a barrier of
+// the same block, both by their address_in() it.
+__device__ inline void store_async(uint32_t to, float2 value, uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::
+          "r"(to),
+      "f"(value.x), "f"(value.y), "r"(barrier)
+      : "memory");
+}
+
+// Mbarrier::wait() for what other blocks of the cluster have written.
+__device__ inline void wait_for_cluster(const Mbarrier& barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra over;\n"
+      "bra again;\n"
+      "over:\n"
+      "}\n" ::"r"(barrier.address()),
+      "r"(parity)
+      : "memory");
+}
+
 }  // namespace pbserve::kernels::cuda

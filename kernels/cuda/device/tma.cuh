@@ -46,4 +46,9 @@ __device__ inline void tma_load_multicast(void* to, const CUtensorMap& map, Mbar
       : "memory");
 }
 
+// Brings consecutive bytes into the L2 cache. REQUIRES: address and size are multiples of 16.
+__device__ inline void prefetch_to_l2(const void* from, uint32_t num_bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(num_bytes) : "memory");
+}
+
 }  // namespace pbserve::kernels::cuda

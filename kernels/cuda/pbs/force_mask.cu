@@ -15,8 +15,8 @@ struct Params {
   unsigned long long* num_selected;
   int64_t mask_blocks;
   int32_t num_words;
-  int32_t first_block;     // counted in the span
-  int32_t span_block;      // span.begin / B
+  int32_t first_block;     // counted in the job
+  int32_t job_block;       // job.begin / B
   int32_t segment_blocks;  // S / B
   float density;
 };
@@ -25,7 +25,7 @@ struct Params {
 __global__ void __launch_bounds__(kThreads) force_mask_kernel(Params p) {
   const int32_t block = p.first_block + static_cast<int32_t>(blockIdx.x);
   const auto head = static_cast<int32_t>(blockIdx.y);
-  const int32_t block_idx = p.span_block + block;
+  const int32_t block_idx = p.job_block + block;
   const int32_t num_candidates = block_idx / p.segment_blocks * p.segment_blocks;
   const uint32_t share = forced_share(block_idx, num_candidates, p.density);
   const int lane = threadIdx.x % 32;
@@ -45,14 +45,14 @@ __global__ void __launch_bounds__(kThreads) force_mask_kernel(Params p) {
 }  // namespace
 
 void pbs_force_mask(const PbsForceMaskArgs& args, CudaHandle stream) {
-  const Tensor& mask = args.plan.mask;
+  const Tensor& mask = args.mask;
   const Params p{.mask = device_data<uint32_t>(mask),
                  .num_selected =
                      reinterpret_cast<unsigned long long*>(device_data<int64_t>(args.num_selected)),
                  .mask_blocks = mask.dim(1),
                  .num_words = static_cast<int32_t>(mask.dim(2)),
                  .first_block = args.block_begin,
-                 .span_block = args.span.begin / kPbsBlock,
+                 .job_block = args.job.begin / kPbsBlock,
                  .segment_blocks = args.segment / kPbsBlock,
                  .density = args.density};
   const dim3 grid(static_cast<unsigned>(args.block_end - args.block_begin),

@@ -1,6 +1,6 @@
-// Pass one of pbs_order: the softmax of every proxy query over all keys of complete segments, as
-// the logarithm of its sum. Keys are cut into chunks whose length depends on their number alone;
-// the chunks' partial results are combined in the order of the chunks.
+// Pass one of pbs_order: the softmax of every proxy query over all keys of its span's complete
+// segments, as the logarithm of its sum. Keys are cut into chunks whose length depends on the
+// span's alone; the chunks' partial results are combined in the order of the chunks.
 
 #include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
@@ -44,7 +44,7 @@ __device__ __forceinline__ void step(SoftmaxState (&states)[2][2], const float (
   }
 }
 
-// Block (chunk, rows, KV head): the partial softmax of 256 rows over a chunk of the keys.
+// Block (chunk, rows, span and KV head): the partial softmax of 256 rows over a chunk of the keys.
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2)
     proxy_softmax_kernel(const __grid_constant__ OrderParams p) {
@@ -54,12 +54,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int lane = threadIdx.x % 32;
   const int warp_row = threadIdx.x / 32 * kWarpRows;
   const int first_row = blockIdx.y * kBlockRows;
-  const int kv_head = blockIdx.z;
-  const int key_begin = blockIdx.x * p.chunk_len;
-  const int key_end = min(key_begin + p.chunk_len, p.num_keys);
+  const int kv_head = blockIdx.z % p.num_kv_heads;
+  const OrderSpan span = order_span(p, p.first_span + blockIdx.z / p.num_kv_heads);
+  const int num_keys = min(span.num_keys - static_cast<int>(blockIdx.x) * p.chunk_len, p.chunk_len);
+  if (num_keys <= 0) return;
+  const int key_begin = span.begin + blockIdx.x * p.chunk_len;
   const bool has_rows = first_row + warp_row < p.num_rows;
 
-  copy_proxies<kDim>(rows_tile, first_row, kBlockRows, kv_head, p);
+  copy_proxies<kDim>(rows_tile, first_row, kBlockRows, first_proxy_row(span, kv_head, p), p);
   copy_keys<kDim>(stages, key_begin, kTileRows, kv_head, p);
   cp_async_commit();
   cp_async_wait<0>();
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
   for (int i = 0; i < 4; ++i) states[i / 2][i % 2] = SoftmaxState::none();
   stream_tiles<kDim>(
-      stages, (key_end - key_begin) / kTileRows,
+      stages, num_keys / kTileRows,
       [&](int idx, uint32_t tile) {
         copy_keys<kDim>(tile, key_begin + idx * kTileRows, kTileRows, kv_head, p);
       },
@@ -94,29 +96,27 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     const int row = first_row + warp_row + i * 8 + lane / 4;
     if (lane % 4 == 0 && row < p.num_rows) {
-      const int64_t chunk = int64_t{kv_head} * p.num_chunks + blockIdx.x;
+      const int64_t chunk = int64_t{blockIdx.z} * p.num_chunks + blockIdx.x;
       p.partials[chunk * p.num_rows + row] = {state.top, state.sum};
     }
   }
 }
 
-// A thread per row of each KV head, padding included.
-__global__ void combine_chunks_kernel(const __grid_constant__ OrderParams p) {
+// A thread per row of each span and KV head.
+__global__ void __launch_bounds__(kCombineThreads)
+    combine_chunks_kernel(const __grid_constant__ OrderParams p) {
   const int row = blockIdx.x * kCombineThreads + threadIdx.x;
-  const int kv_head = blockIdx.y;
-  if (row >= p.num_padded_rows) return;
-  float log_mass = __int_as_float(0x7f800000);  // a padding row gives every key the weight 0
-  if (row < p.num_rows) {
-    const float2* partials = p.partials + int64_t{kv_head} * p.num_chunks * p.num_rows + row;
-    SoftmaxState state = SoftmaxState::none();
+  const int num_keys = order_span(p, p.first_span + blockIdx.y / p.num_kv_heads).num_keys;
+  if (row >= p.num_rows || num_keys == 0) return;
+  const float2* partials = p.partials + int64_t{blockIdx.y} * p.num_chunks * p.num_rows + row;
+  SoftmaxState state = SoftmaxState::none();
 #pragma unroll 8
-    for (int chunk = 0; chunk < p.num_chunks; ++chunk) {
-      const float2 partial = partials[int64_t{chunk} * p.num_rows];
-      state = merged(state, {partial.x, partial.y});
-    }
-    log_mass = state.top + log2f(state.sum * static_cast<float>(p.num_rows));
+  for (int chunk = 0; chunk * p.chunk_len < num_keys; ++chunk) {
+    const float2 partial = partials[int64_t{chunk} * p.num_rows];
+    state = merged(state, {partial.x, partial.y});
   }
-  p.log_masses[int64_t{kv_head} * p.num_padded_rows + row] = log_mass;
+  p.log_masses[int64_t{blockIdx.y} * p.num_rows + row] =
+      state.top + log2f(state.sum * static_cast<float>(p.num_rows));
 }
 
 }  // namespace
@@ -127,10 +127,11 @@ void proxy_softmax(const OrderParams& params, cudaStream_t stream) {
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kDim>),
       "pbs_order: shared memory");
-  const dim3 grid(params.num_chunks, ceil_div(params.num_rows, kBlockRows), params.num_kv_heads);
+  const unsigned heads = params.num_spans * params.num_kv_heads;
+  const dim3 grid(params.num_chunks, ceil_div(params.num_rows, kBlockRows), heads);
   kernel<<<grid, kThreads, kSharedBytes<kDim>, stream>>>(params);
   check_launch("pbs_order");
-  const dim3 combine_grid(ceil_div(params.num_padded_rows, kCombineThreads), params.num_kv_heads);
+  const dim3 combine_grid(ceil_div(params.num_rows, kCombineThreads), heads);
   combine_chunks_kernel<<<combine_grid, kCombineThreads, 0, stream>>>(params);
   check_launch("pbs_order");
 }

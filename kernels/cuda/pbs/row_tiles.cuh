@@ -14,7 +14,6 @@ namespace pbserve::kernels::cuda {
 inline constexpr int kWarpRows = 32;  // rows a warp keeps
 inline constexpr int kTileRows = 64;  // rows of a streamed tile
 inline constexpr int kTileStages = 2;
-inline constexpr int kPageLen = 128;  // P = B
 
 // Copies rows to a tile; row_at(row) is where a row starts, null for a row of zeros.
 template <int kDim, class RowAt>
@@ -32,33 +31,31 @@ __device__ __forceinline__ void copy_rows(uint32_t tile, int num_rows, const voi
   }
 }
 
-// Proxy rows [first, first + num_rows) of a KV head; zeros past the last.
+// Row of q, as [rows Hq, D], that the first proxy of a KV head's first query head is.
+__device__ __forceinline__ int first_proxy_row(const OrderSpan& span, int kv_head,
+                                               const OrderParams& p) {
+  return span.first_proxy * p.num_q_heads + kv_head * p.group;
+}
+
+// Rows [first, first + num_rows) of the proxies of a KV head.
 template <int kDim>
-__device__ __forceinline__ void copy_proxies(uint32_t tile, int first, int num_rows, int kv_head,
+__device__ __forceinline__ void copy_proxies(uint32_t tile, int first, int num_rows, int proxy_row,
                                              const OrderParams& p) {
-  copy_rows<kDim>(tile, num_rows, p.proxies, [&](int row) -> const __nv_bfloat16* {
+  copy_rows<kDim>(tile, num_rows, p.q, [&](int row) -> const __nv_bfloat16* {
     const int idx = first + row;
     if (idx >= p.num_rows) return nullptr;
-    const int head = kv_head * p.group + idx % p.group;
-    return p.proxies + (int64_t{idx / p.group} * p.num_q_heads + head) * kDim;
+    const int from = proxy_row + idx % kPbsBlock * p.num_q_heads + idx / kPbsBlock;
+    return p.q + int64_t{from} * kDim;
   });
 }
 
-// A position's key or value. `pages` is k_pages or v_pages.
-template <int kDim>
-__device__ __forceinline__ const __nv_bfloat16* paged_row(const __nv_bfloat16* pages, int position,
-                                                          int kv_head, const OrderParams& p) {
-  const int64_t page = p.block_table[position / kPageLen];
-  return pages + ((page * p.num_kv_heads + kv_head) * kPageLen + position % kPageLen) * kDim;
-}
-
-// Keys [first, first + num_rows): within one page, or whole pages.
+// Keys [first, first + num_rows) of the job: within one page, or whole pages.
 template <int kDim>
 __device__ __forceinline__ void copy_keys(uint32_t tile, int first, int num_rows, int kv_head,
                                           const OrderParams& p) {
-  for (int begin = 0; begin < num_rows; begin += kPageLen) {
-    const __nv_bfloat16* keys = paged_row<kDim>(p.k_pages, first + begin, kv_head, p);
-    copy_rows<kDim>(tile + begin * kDim * 2, min(num_rows - begin, kPageLen), keys,
+  for (int begin = 0; begin < num_rows; begin += kPbsBlock) {
+    const __nv_bfloat16* keys = p.own_k + int64_t{own_row(p, first + begin, kv_head)} * kDim;
+    copy_rows<kDim>(tile + begin * kDim * 2, min(num_rows - begin, kPbsBlock), keys,
                     [&](int row) { return keys + row * kDim; });
   }
 }
