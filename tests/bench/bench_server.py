@@ -12,10 +12,52 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class BenchServer:
+class Client:
+    """JSON calls to a server that runs already."""
+
+    def __init__(self, url: str, api_key: str | None = None):
+        self.url = url.rstrip("/")
+        self.headers = {"Content-Type": "application/json"}
+        if api_key:
+            self.headers["Authorization"] = f"Bearer {api_key}"
+
+    def post(self, path: str, body: dict | bytes, timeout_s: float = 1800) -> dict:
+        """`body`: bytes are JSON already."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return json.loads(self._read(path, data, timeout_s))
+
+    def get(self, path: str) -> dict:
+        return json.loads(self._read(path, None, timeout_s=30))
+
+    def machine(self) -> str:
+        """The GPU, or the processor and its threads, as the server names it."""
+        return self.get("/server_info")["device"]
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series; `name` without the prefix."""
+        text = self._read("/metrics", None, timeout_s=30).decode()
+        values = re.findall(rf"^pbserve:{name}(?:{{.*}})? (\S+)$", text, re.M)
+        if not values:
+            raise RuntimeError(f"/metrics has no pbserve:{name}")
+        return sum(map(float, values))
+
+    def count_tokens(self, text: str) -> int:
+        return self.post("/tokenize", {"prompt": text, "add_special_tokens": False})["count"]
+
+    def _read(self, path: str, data: bytes | None, timeout_s: float) -> bytes:
+        request = urllib.request.Request(self.url + path, data, self.headers)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{path}: {error.code} {error.read().decode()}") from error
+
+
+class BenchServer(Client):
     """Started on entry, stopped on exit. What it logs goes to `log_path`, for reading the port."""
 
     def __init__(self, binary: Path, model: Path, settings: dict[str, str], log_path: Path):
+        super().__init__(url="")  # known when the port is
         self.log_path = log_path
         self.command = [str(binary), "--model", str(model), "--port", "0", "--no-grpc"]
         for key, value in settings.items():
@@ -49,41 +91,6 @@ class BenchServer:
                 raise RuntimeError(f"{' '.join(self.command)} ended:\n{log}")
             time.sleep(0.05)
         raise RuntimeError(f"no port after {timeout_s} s:\n{log}")
-
-    def post(self, path: str, body: dict | bytes, timeout_s: float = 1800) -> dict:
-        """`body`: bytes are JSON already."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path, data, {"Content-Type": "application/json"}
-        )
-        return json.loads(self._read(request, timeout_s))
-
-    def machine(self) -> str:
-        """The GPU, or the processor and its threads, as the server names it."""
-        return self.get("/server_info")["device"]
-
-    def get(self, path: str) -> dict:
-        return json.loads(self._read(urllib.request.Request(self.url + path), timeout_s=30))
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric's series; `name` without the prefix."""
-        text = self._read(urllib.request.Request(self.url + "/metrics"), timeout_s=30).decode()
-        values = re.findall(rf"^pbserve:{name}(?:{{.*}})? (\S+)$", text, re.M)
-        if not values:
-            raise RuntimeError(f"/metrics has no pbserve:{name}")
-        return sum(map(float, values))
-
-    @staticmethod
-    def _read(request: urllib.request.Request, timeout_s: float) -> bytes:
-        try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:
-                return response.read()
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(
-                f"{request.selector}: {error.code} {error.read().decode()}") from error
-
-    def count_tokens(self, text: str) -> int:
-        return self.post("/tokenize", {"prompt": text, "add_special_tokens": False})["count"]
 
 
 def random_ids(count: int, vocab_size: int, seed: str) -> list[int]:
