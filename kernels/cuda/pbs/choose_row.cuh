@@ -1,7 +1,8 @@
 // From the weights of one query block of one head to its row of the mask: the work of a warp.
 //
-// Weights are floats that are not negative and below 2, so their bits compare as they do. Masses
-// count in units of 2^-40: their sums are exact and free of order.
+// Weights are floats that are not negative and below 2, so their bits compare as they do. A sum
+// goes over the candidates in one order, whatever the launch; leaving some of them out makes it no
+// larger.
 #pragma once
 
 #include "kernels/cuda/device/reduce.cuh"
@@ -9,33 +10,24 @@
 
 namespace pbserve::kernels::cuda {
 
-// A weight in units of 2^-40, rounded down.
-__device__ __forceinline__ uint64_t mass_of(uint32_t weight) {
-  const int exponent = static_cast<int>(weight >> 23);  // of a normal number m 2^(exponent - 150)
-  if (exponent < 87) return 0;                          // below 2^-40; a shift stays below 24
-  const uint64_t mantissa = (weight & 0x7fffffu) | 0x800000u;
-  return exponent >= 110 ? mantissa << (exponent - 110) : mantissa >> (110 - exponent);
-}
+// Some blocks: the sum of their weights, and their number.
+struct BlockSum {
+  float mass = 0.f;
+  uint32_t number = 0;
 
-// Some blocks: the sum of their masses in the low bits, below 2^42, and their number above.
-class BlockSum {
- public:
-  __device__ void add(uint32_t weight) { bits_ += mass_of(weight) | uint64_t{1} << kMassBits; }
-  __device__ uint64_t mass() const { return bits_ & ((uint64_t{1} << kMassBits) - 1); }
-  __device__ uint32_t number() const { return static_cast<uint32_t>(bits_ >> kMassBits); }
-
-  // Over the warp. A lane has 512 blocks at most: 2^54, whose halves add up within 32 bits.
-  __device__ void reduce() {
-    constexpr int kLowBits = 27;
-    const auto low = static_cast<uint32_t>(bits_) & ((1u << kLowBits) - 1);
-    const auto high = static_cast<uint32_t>(bits_ >> kLowBits);
-    bits_ = (uint64_t{__reduce_add_sync(kFullWarp, high)} << kLowBits) +
-            __reduce_add_sync(kFullWarp, low);
+  __device__ void add(uint32_t weight) {
+    mass += __uint_as_float(weight);
+    ++number;
   }
 
- private:
-  static constexpr int kMassBits = 44;
-  uint64_t bits_ = 0;
+  // Over the warp.
+  __device__ void reduce() {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      mass += __shfl_xor_sync(kFullWarp, mass, distance);
+    }
+    number = __reduce_add_sync(kFullWarp, number);
+  }
 };
 
 class RowChooser {
@@ -72,19 +64,15 @@ class RowChooser {
 
   __device__ BlockSum sum_all() const {
     BlockSum sum;
-    for (int j = lane_; j < count_; j += 32) {
-      const uint32_t w = weight(j);
-      if (w != 0) sum.add(w);
-    }
+    for (int j = lane_; j < count_; j += 32) sum.add(weight(j));
     sum.reduce();
     return sum;
   }
 
   // Weights that are not seen count as 0 and the others are scaled to add up to 1: instead, the
   // target is scaled down.
-  __device__ uint64_t target_mass(uint64_t all) const {
-    const double whole = p_.sink_free ? static_cast<double>(all) : static_cast<double>(1ll << 40);
-    return static_cast<uint64_t>(ceil(static_cast<double>(p_.threshold) * whole));
+  __device__ float target_mass(float all) const {
+    return p_.sink_free ? p_.threshold * all : p_.threshold;
   }
 
   // The bound is the lightest weight that the heaviest-first walk takes: the largest value w with
@@ -93,32 +81,32 @@ class RowChooser {
   __device__ Choice choose_top_p() const {
     BlockSum at_least = sum_all();  // the blocks of weights >= bound
     BlockSum above;                 // those that are past question: weights >= bound + 4^i
-    const uint64_t target = target_mass(at_least.mass());
-    if (target == 0) return kNone;
-    if (at_least.mass() < target) return kAll;  // by rounding
+    const float target = target_mass(at_least.mass);
+    if (target == 0.f) return kNone;
+    if (at_least.mass < target) return kAll;  // by rounding
     uint32_t bound = 0;
     for (int shift = 28; shift >= 0; shift -= 2) {  // weights are below 2: bits 31, 30 clear
       BlockSum sums[3];
       sum_from(sums, bound, shift);
       for (int i = 0; i < 3; ++i) {
-        if (sums[i].mass() < target) {
+        if (sums[i].mass < target) {
           above = sums[i];
           break;
         }
         at_least = sums[i];
         bound += 1u << shift;
       }
-      if (at_least.number() - above.number() == 1) {
+      if (at_least.number - above.number == 1) {
         return {heaviest_below(bound + (1u << shift)), 1};
       }
     }
-    const uint64_t mass = mass_of(bound);  // of several blocks alike
-    return {bound, static_cast<uint32_t>((target - above.mass() + mass - 1) / mass)};
+    const float weight = __uint_as_float(bound);  // of several blocks alike
+    return {bound, static_cast<uint32_t>(ceilf((target - above.mass) / weight))};
   }
 
   // sums[i]: of the weights from bound + (i + 1) 2^shift on.
   __device__ void sum_from(BlockSum (&sums)[3], uint32_t bound, int shift) const {
-#pragma unroll 1
+#pragma unroll 4
     for (int j = lane_; j < count_; j += 32) {
       const uint32_t w = weight(j);
 #pragma unroll
