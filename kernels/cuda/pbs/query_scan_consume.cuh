@@ -35,6 +35,9 @@ class QueryScanConsumer {
   static constexpr int kTurnThreads = 256;
   static constexpr int kNumScores = Config::kTile / 2;  // floats of a thread: two rows of a half
   using Scores = float[kNumScores];
+  // Of a row without a candidate so far, as some lanes' are to the end. Below any score, and small
+  // enough that the rounding of its product, which fmaf gives back, is no large exponent.
+  static constexpr float kNoTop = -1e9f;
 
   // num_foreign: tiles behind the item's that the unit's other item needs.
   __device__ void scan(const QueryItem& item, int num_foreign) {
@@ -149,7 +152,7 @@ class QueryScanConsumer {
   __device__ void clear() {
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      tops_[r] = -1e30f;  // finite: some lanes have no candidate
+      tops_[r] = kNoTop;
       row_sums_[r] = 0.f;
     }
   }
@@ -164,26 +167,31 @@ class QueryScanConsumer {
     }
   }
 
-  // A step of the online softmax for the lane's own columns.
+  // A step of the online softmax for the lane's own columns. Several tops and sums side by side:
+  // one chain of 64 additions would be longer than all the exponentials take.
   __device__ __forceinline__ void add_row_masses(const Scores& scores, int half) {
+    constexpr int kChains = 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float old_top = tops_[2 * half + r];
-      float top = old_top;
+      float tops[kChains] = {old_top, old_top, old_top, old_top};
 #pragma unroll
-      for (int i = 2 * r; i < kNumScores; i += 4) {
-        top = fmaxf(top, fmaxf(scores[i], scores[i + 1]));
+      for (int i = 0; i < kNumScores / 4; ++i) {
+        const int at = 4 * i + 2 * r;
+        tops[i % kChains] = fmaxf(tops[i % kChains], fmaxf(scores[at], scores[at + 1]));
       }
+      const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
       const float base = top * params_.select.scale_log2;
-      float sum =
-          row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, params_.select.scale_log2, -base));
+      float sums[kChains] = {
+          row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, params_.select.scale_log2, -base))};
 #pragma unroll
-      for (int i = 2 * r; i < kNumScores; i += 4) {
-        sum += fast_exp2(fmaf(scores[i], params_.select.scale_log2, -base));
-        sum += fast_exp2(fmaf(scores[i + 1], params_.select.scale_log2, -base));
+      for (int i = 0; i < kNumScores / 4; ++i) {
+        const int at = 4 * i + 2 * r;
+        sums[i % kChains] += fast_exp2(fmaf(scores[at], params_.select.scale_log2, -base)) +
+                             fast_exp2(fmaf(scores[at + 1], params_.select.scale_log2, -base));
       }
       tops_[2 * half + r] = top;
-      row_sums_[2 * half + r] = sum;
+      row_sums_[2 * half + r] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
   }
 
