@@ -28,6 +28,12 @@ absl::StatusOr<std::unique_ptr<models::Tokenizer>> load_tokenizer(
     spdlog::warn("the tokenizer has {} tokens, the model {}: prompts with the others are refused",
                  tokenizer->vocab_size(), model.vocab_size);
   }
+  if (const int32_t count = tokenizer->num_dropped_bytes(); count > 0) {
+    spdlog::warn(
+        "the vocabulary has no token for {} of the 256 byte values: they are dropped from "
+        "every text",
+        count);
+  }
   return tokenizer;
 }
 
