@@ -28,6 +28,12 @@ absl::StatusOr<std::unique_ptr<models::Tokenizer>> load_tokenizer(
     spdlog::warn("the tokenizer has {} tokens, the model {}: prompts with the others are refused",
                  tokenizer->vocab_size(), model.vocab_size);
   }
+  if (const int32_t count = tokenizer->num_dropped_bytes(); count > 0) {
+    spdlog::warn(
+        "the vocabulary has no token for {} of the 256 byte values: they are dropped from "
+        "every text",
+        count);
+  }
   return tokenizer;
 }
 
@@ -38,7 +44,7 @@ absl::StatusOr<std::optional<models::ChatTemplate>> load_chat_template(const std
   return std::optional(*std::move(loaded));
 }
 
-absl::StatusOr<models::WeightStore> load_weights(const ModelOptions& options,
+absl::StatusOr<models::WeightStore> fill_weights(const ModelOptions& options,
                                                  const models::ModelConfig& config,
                                                  const kernels::Stream& stream) {
   const auto dtype = options.dtype == "float32" ? kernels::DType::kF32 : kernels::DType::kBF16;
@@ -47,6 +53,17 @@ absl::StatusOr<models::WeightStore> load_weights(const ModelOptions& options,
     return models::WeightStore::dummy(config, dtype, kSeed, stream);
   }
   return models::WeightStore::load(options.path, config, dtype, stream);
+}
+
+absl::StatusOr<models::WeightStore> load_weights(const ModelOptions& options,
+                                                 const models::ModelConfig& config,
+                                                 const kernels::Stream& stream) {
+  const Clock::time_point begin = Clock::now();
+  ASSIGN_OR_RETURN(auto weights, fill_weights(options, config, stream));
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const double gbytes = static_cast<double>(weights.num_bytes()) * 1e-9;
+  spdlog::info("weights: {:.2f} GB in {:.2f} s, {:.1f} GB/s", gbytes, seconds, gbytes / seconds);
+  return weights;
 }
 
 }  // namespace
@@ -90,16 +107,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
       config.device.deterministic ? kernels::Determinism::kOn : kernels::Determinism::kOff;
   ASSIGN_OR_RETURN(auto stream,
                    kernels::Stream::create(choice.device, config.device.cpu_threads, determinism));
-  const Clock::time_point load_begin = Clock::now();
   ASSIGN_OR_RETURN(auto weights, load_weights(config.model, model, stream));
-  const double load_s = std::chrono::duration<double>(Clock::now() - load_begin).count();
-  const double gbytes = static_cast<double>(weights.num_bytes()) * 1e-9;
-  spdlog::info("weights: {:.2f} GB in {:.2f} s, {:.1f} GB/s", gbytes, load_s, gbytes / load_s);
+  const auto taken_bytes = static_cast<int64_t>(weights.num_bytes());
   ASSIGN_OR_RETURN(auto transformer,
                    models::Transformer::create(model, std::move(weights), stream));
   ASSIGN_OR_RETURN(const kernels::DeviceInfo device, kernels::device_info(choice.device));
   ASSIGN_OR_RETURN(const MemoryPlan memory,
-                   plan_memory(config, model, transformer.dtype(), choice.device, device));
+                   plan_memory(config, model, transformer.dtype(), choice.device,
+                               {.total_bytes = device.total_bytes,
+                                .free_bytes = device.free_bytes,
+                                .taken_bytes = taken_bytes}));
 
   const EngineInfo info{
       .model_name = model_name(config.model),

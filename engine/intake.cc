@@ -5,6 +5,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/ops/sample.h"
 
@@ -100,7 +101,8 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
   }
   std::string rendered;
   const std::string* text = std::get_if<std::string>(&prompt);
-  if (text == nullptr) {  // the template writes the special tokens itself
+  const bool is_chat = text == nullptr;
+  if (is_chat) {  // the template writes the special tokens itself
     ASSIGN_OR_RETURN(rendered, render(std::get<ChatPrompt>(prompt)));
     text = &rendered;
     add_special_tokens = false;
@@ -112,8 +114,7 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
                                                    " tokens (the context limit) can hold"));
   }
   ASSIGN_OR_RETURN(auto ids, tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens}));
-  // A tokenizer may know added tokens that the model has no embedding for.
-  RETURN_IF_ERROR(check_ids(ids, "prompt"));
+  RETURN_IF_ERROR(check_encoded(ids, is_chat ? "messages" : "prompt"));
   return ids;
 }
 
@@ -137,6 +138,17 @@ absl::Status Intake::check_ids(const std::vector<int32_t>& ids, const char* fiel
   return absl::OkStatus();
 }
 
+// A tokenizer may know added tokens that the model has no embedding for.
+absl::Status Intake::check_encoded(const std::vector<int32_t>& ids, const char* field) const {
+  for (const int32_t id : ids) {
+    if (id < limits_.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ": the text has '", absl::CEscape(tokenizer_.token_bytes(id)), "', token ", id,
+        " of the tokenizer; the model's tokens end at ", limits_.vocab_size - 1));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Intake::check_stop(const StopRules& stop) const {
   const RequestLimits& limits = config_.limits;
   RETURN_IF_ERROR(require_at_most("stop", "strings", stop.strings.size(), limits.max_stop_strings));
@@ -152,7 +164,14 @@ absl::Status Intake::check_stop(const StopRules& stop) const {
 absl::Status Intake::fill_lengths(const Request& request, SequenceSpec& spec) const {
   const auto prompt = static_cast<int64_t>(spec.prompt.size());
   const int64_t limit = limits_.max_model_len;
-  if (prompt == 0) return absl::InvalidArgumentError("prompt has no tokens, at least 1 is needed");
+  if (prompt == 0) {
+    // Bytes that the vocabulary lacks are dropped: of a text nothing may be left.
+    const auto* text = std::get_if<std::string>(&request.prompt);
+    const bool is_dropped = text != nullptr && !text->empty();
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prompt has no tokens", is_dropped ? " (the vocabulary has none for its text)" : "",
+        ", at least 1 is needed"));
+  }
   if (prompt >= limit) {
     return absl::InvalidArgumentError(absl::StrCat("prompt has ", prompt, " tokens, at most ",
                                                    limit - 1, " fit into the context of ", limit,

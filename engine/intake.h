@@ -35,6 +35,8 @@ class Intake {
  private:
   absl::StatusOr<std::string> render(const ChatPrompt& chat) const;
   absl::Status check_ids(const std::vector<int32_t>& ids, const char* field) const;
+  // The same of ids that the tokenizer made of a text: names the text, which is what was sent.
+  absl::Status check_encoded(const std::vector<int32_t>& ids, const char* field) const;
   absl::Status check_stop(const StopRules& stop) const;
   absl::Status fill_lengths(const Request& request, SequenceSpec& spec) const;
   absl::Status fill_sampling(const SamplingParams& sampling, SequenceSpec& spec) const;

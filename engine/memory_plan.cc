@@ -16,24 +16,26 @@ namespace {
 constexpr int64_t kContextsOnCpu = 4;  // full contexts the automatic cache holds
 constexpr int64_t kShareOnCpu = 4;     // and at most this part of the free memory
 
-// For code that is loaded at first use and for the graphs of decode. On an H200 nine graphs
+// What a GPU holds for this process beside the weights when the cache is planned: the driver's
+// context and the workspace of products. An allowance on the large side, since nothing tells them
+// from what others hold.
+constexpr int64_t kContextBytes = int64_t{768} << 20;
+// Still to come: code that is loaded at first use and the graphs of decode. On an H200 nine graphs
 // of 32 layers take 14 MiB, and requests add nothing after start-up.
 constexpr int64_t kDriverBytes = int64_t{256} << 20;
-
-// Of the free memory: what may be taken. A GPU keeps the share that utilization leaves.
-int64_t usable_bytes(const EngineConfig& config, kernels::Device device,
-                     const kernels::DeviceInfo& info) {
-  if (device.kind == kernels::DeviceKind::kCpu) return info.free_bytes;
-  const double share = 1.0 - config.device.gpu_memory_utilization;
-  const auto kept = static_cast<int64_t>(share * static_cast<double>(info.total_bytes));
-  return info.free_bytes - std::max(kept, kDriverBytes);
-}
 
 int64_t cache_bytes(const EngineConfig& config, int64_t page_bytes, int64_t context_pages,
                     kernels::Device device, int64_t free_bytes) {
   if (config.device.kv_cache_bytes > 0) return config.device.kv_cache_bytes;
   if (device.kind == kernels::DeviceKind::kCuda) return free_bytes;
   return std::min(kContextsOnCpu * context_pages * page_bytes, free_bytes / kShareOnCpu);
+}
+
+// What widens the cache.
+const char* remedy(const EngineConfig& config, kernels::Device device) {
+  const bool has_share =
+      device.kind == kernels::DeviceKind::kCuda && config.device.kv_cache_bytes == 0;
+  return has_share ? "--gpu-memory-utilization" : "--kv-cache-memory-bytes";
 }
 
 RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
@@ -54,10 +56,28 @@ RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
 
 }  // namespace
 
+absl::StatusOr<int64_t> usable_bytes(const EngineConfig& config, kernels::Device device,
+                                     const DeviceMemory& memory) {
+  if (device.kind == kernels::DeviceKind::kCpu) return memory.free_bytes;
+  const int64_t free_bytes = memory.free_bytes - kDriverBytes;
+  if (config.device.kv_cache_bytes > 0) return free_bytes;
+  const double utilization = config.device.gpu_memory_utilization;
+  const auto share = static_cast<int64_t>(utilization * static_cast<double>(memory.total_bytes));
+  const int64_t rest = share - memory.taken_bytes - kContextBytes - kDriverBytes;
+  if (rest <= free_bytes) return rest;
+  const int64_t held = memory.total_bytes - memory.free_bytes - memory.taken_bytes;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "device.gpu_memory_utilization ", utilization, " is a share of ", share, " of the GPU's ",
+      memory.total_bytes, " bytes; beside weights of ", memory.taken_bytes, " it leaves ", rest,
+      " to take, of which ", std::max<int64_t>(free_bytes, 0),
+      " are free: other processes and the driver hold ", held,
+      "; lower --gpu-memory-utilization or make room"));
+}
+
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
                                        kernels::DType dtype, kernels::Device device,
-                                       const kernels::DeviceInfo& info) {
-  const int64_t free_bytes = usable_bytes(config, device, info);
+                                       const DeviceMemory& memory) {
+  ASSIGN_OR_RETURN(const int64_t usable, usable_bytes(config, device, memory));
   const bool automatic = config.model.max_model_len == 0;
   const int64_t wanted = automatic ? model.max_position : config.model.max_model_len;
   if (wanted > model.max_position) {
@@ -70,23 +90,22 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
                            .dtype = dtype};
   const int64_t workspace = static_cast<int64_t>(
       ModelRunner::workspace_bytes(runner_limits(config, wanted), model, dtype, device));
-  const int64_t explicit_max =
-      info.free_bytes - workspace - (device.kind == kernels::DeviceKind::kCuda ? kDriverBytes : 0);
-  if (config.device.kv_cache_bytes > explicit_max) {
+  const bool is_given = config.device.kv_cache_bytes > 0;
+  if (is_given && config.device.kv_cache_bytes > usable - workspace) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "device.kv_cache_bytes is ", config.device.kv_cache_bytes, ", beside a workspace of ",
-        workspace, " bytes at most ", std::max<int64_t>(explicit_max, 0), " are free"));
+        workspace, " bytes at most ", std::max<int64_t>(usable - workspace, 0), " are free"));
   }
   const int64_t context_pages = ceil_div<int64_t>(wanted, kPageSize);
   const int64_t bytes =
-      cache_bytes(config, shape.page_bytes(), context_pages, device, free_bytes - workspace);
+      cache_bytes(config, shape.page_bytes(), context_pages, device, usable - workspace);
   const int64_t pages = std::max<int64_t>(bytes, 0) / shape.page_bytes();
   if (pages < 1 || (!automatic && pages < context_pages)) {
     return absl::ResourceExhaustedError(
         absl::StrCat("a context of ", wanted, " tokens needs ", context_pages * shape.page_bytes(),
                      " bytes of KV cache and ", workspace, " of workspace; the cache has ",
-                     std::max<int64_t>(bytes, 0), " bytes of ", std::max<int64_t>(free_bytes, 0),
-                     " free ones: lower --max-model-len or raise --kv-cache-memory-bytes"));
+                     std::max<int64_t>(bytes, 0), " bytes of ", std::max<int64_t>(usable, 0),
+                     " usable ones: lower --max-model-len or raise ", remedy(config, device)));
   }
   MemoryPlan plan;
   plan.num_pages = pages;

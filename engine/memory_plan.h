@@ -19,11 +19,24 @@ struct MemoryPlan {
   RunnerLimits runner;
 };
 
-// Called after the weights are loaded: `info` says what is left of the device.
+// A device once the weights are loaded.
+struct DeviceMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+  int64_t taken_bytes = 0;  // by this server's weights
+};
+
+// What workspace and cache may take. On the CPU, and where device.kv_cache_bytes is given, that is
+// what is free. On a GPU it is the rest of this server's share of the card, so that servers that
+// start side by side take what they are told to and not what the other has not taken yet.
+//   kResourceExhausted  the share is not free: says how much of the card others hold
+absl::StatusOr<int64_t> usable_bytes(const EngineConfig& config, kernels::Device device,
+                                     const DeviceMemory& memory);
+
 //   kInvalidArgument    max_model_len is above the model's positions
 //   kResourceExhausted  not even one context fits: names what was needed and what there is
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
                                        kernels::DType dtype, kernels::Device device,
-                                       const kernels::DeviceInfo& info);
+                                       const DeviceMemory& memory);
 
 }  // namespace pbserve::engine

@@ -9,9 +9,11 @@ namespace pbserve::models {
 
 namespace {
 
-// Keys that describe training, files or the framework and leave inference as it is.
+// Keys that describe training, files, the framework or another runtime and leave inference as it
+// is.
 constexpr std::string_view kHarmlessKeys[] = {
     "_attn_implementation_autoset",
+    "_commit_hash",
     "_name_or_path",
     "architectures",
     "attention_dropout",
@@ -21,9 +23,11 @@ constexpr std::string_view kHarmlessKeys[] = {
     "eos_token_id",
     "hidden_dropout",
     "initializer_range",
+    "is_llama_config",
     "max_window_layers",
     "model_max_length",
     "model_type",
+    "neftune_noise_alpha",
     "output_attentions",
     "output_hidden_states",
     "pad_token_id",
@@ -31,6 +35,7 @@ constexpr std::string_view kHarmlessKeys[] = {
     "tokenizer_class",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "unsloth_fixed",
     "unsloth_version",

@@ -22,6 +22,11 @@ using kernels::Workspace;
 
 namespace {
 
+// Whether the output head is the embedding itself, and not a packed copy of its values.
+bool head_is_embedding(const ModelConfig& config, kernels::Device device) {
+  return config.tied_embeddings && kernels::packed_is_row_major(device);
+}
+
 // Every tensor of the store, from `workspace`; run once to measure and once to hand out.
 void lay_out(const ModelConfig& config, DType dtype, kernels::Device device, Workspace& workspace,
              WeightStore& store) {
@@ -35,7 +40,10 @@ void lay_out(const ModelConfig& config, DType dtype, kernels::Device device, Wor
   const int64_t qkv_size = q_size + 2 * config.num_kv_heads * config.head_dim;
   store.embedding = workspace.take(dtype, {config.vocab_size, hidden});
   store.final_norm = vector(hidden);
-  store.lm_head = matrix(config.vocab_size, hidden);
+  store.lm_head = head_is_embedding(config, device)
+                      ? LinearWeight{store.embedding.reshape({config.vocab_size * hidden}),
+                                     config.vocab_size, hidden}
+                      : matrix(config.vocab_size, hidden);
   store.layers.assign(static_cast<size_t>(config.num_layers), {});
   for (LayerWeights& layer : store.layers) {
     layer.attn_norm = vector(hidden);
@@ -97,12 +105,15 @@ void place_attention(const ModelConfig& config, int64_t index, const LayerWeight
   list.packed(layer_parameter(index, "self_attn.o_proj.weight"), layer.out, 0, config.hidden_size);
 }
 
-std::vector<Placement> placements(const ModelConfig& config, const WeightStore& store) {
+std::vector<Placement> placements(const ModelConfig& config, kernels::Device device,
+                                  const WeightStore& store) {
   PlacementList list;
   list.plain(std::string(kEmbeddingName), store.embedding);
   list.plain(std::string(kFinalNormName), store.final_norm);
-  const std::string_view lm_head = config.tied_embeddings ? kEmbeddingName : kLmHeadName;
-  list.packed(std::string(lm_head), store.lm_head, 0, config.vocab_size);
+  if (!head_is_embedding(config, device)) {
+    const std::string_view lm_head = config.tied_embeddings ? kEmbeddingName : kLmHeadName;
+    list.packed(std::string(lm_head), store.lm_head, 0, config.vocab_size);
+  }
   const int64_t ffn = config.intermediate_size;
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const LayerWeights& layer = store.layers[static_cast<size_t>(i)];
@@ -189,23 +200,30 @@ class Loader {
 
 }  // namespace
 
+size_t WeightStore::measure(const ModelConfig& config, DType dtype, kernels::Device device) {
+  WeightStore store;
+  Workspace workspace;
+  lay_out(config, dtype, device, workspace, store);
+  return workspace.used_bytes();
+}
+
 absl::StatusOr<WeightStore> WeightStore::fill(const ModelConfig& config, DType dtype,
                                               WeightSource& source, const Stream& stream) {
+  const kernels::Device device = stream.device();
   WeightStore store;
   store.dtype_ = dtype;
-  Workspace measure;
-  lay_out(config, dtype, stream.device(), measure, store);
-  for (const Placement& placement : placements(config, store)) {
+  Workspace measured;
+  lay_out(config, dtype, device, measured, store);
+  for (const Placement& placement : placements(config, device, store)) {
     RETURN_IF_ERROR(source.require(placement.name, placement.shape));
   }
   RETURN_IF_ERROR(source.refuse_surplus());
 
-  ASSIGN_OR_RETURN(store.buffer_,
-                   kernels::DeviceBuffer::create(stream.device(), measure.used_bytes()));
+  ASSIGN_OR_RETURN(store.buffer_, kernels::DeviceBuffer::create(device, measured.used_bytes()));
   Workspace workspace(store.buffer_.data(), store.buffer_.size());
-  lay_out(config, dtype, stream.device(), workspace, store);
+  lay_out(config, dtype, device, workspace, store);
   ASSIGN_OR_RETURN(Loader loader, Loader::create(source, stream));
-  for (const Placement& placement : placements(config, store)) loader.load(placement);
+  for (const Placement& placement : placements(config, device, store)) loader.load(placement);
   stream.synchronize();
   return store;
 }

@@ -40,12 +40,15 @@ class WeightStore {
   static absl::StatusOr<WeightStore> fill(const ModelConfig& config, kernels::DType dtype,
                                           WeightSource& source, const kernels::Stream& stream);
 
+  // Bytes that all parameters of `config` take on `device`; nothing is taken.
+  static size_t measure(const ModelConfig& config, kernels::DType dtype, kernels::Device device);
+
   kernels::DType dtype() const { return dtype_; }
   size_t num_bytes() const { return buffer_.size(); }
 
   kernels::Tensor embedding;      // [V, C]
   kernels::Tensor final_norm;     // [C] float32
-  kernels::LinearWeight lm_head;  // [V, C]; the embedding's values where tied
+  kernels::LinearWeight lm_head;  // [V, C]; where tied the embedding, or its values packed
   std::vector<LayerWeights> layers;
 
  private:

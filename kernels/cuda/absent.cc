@@ -22,7 +22,6 @@ void rms_norm(const RmsNormArgs&, CudaHandle) { die_absent("rms_norm"); }
 void rope_append(const RopeAppendArgs&, CudaHandle) { die_absent("rope_append"); }
 void silu_mul(const SiluMulArgs&, CudaHandle) { die_absent("silu_mul"); }
 void embedding(const EmbeddingArgs&, CudaHandle) { die_absent("embedding"); }
-int64_t packed_weight_numel(int64_t, int64_t) { die_absent("packed_weight_numel"); }
 void pack_weight(const PackWeightArgs&, CudaHandle) { die_absent("pack_weight"); }
 void linear(const LinearArgs&, CudaHandle) { die_absent("linear"); }
 void prefill_attention(const PrefillAttentionArgs&, CudaHandle) { die_absent("prefill_attention"); }

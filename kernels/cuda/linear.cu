@@ -36,8 +36,6 @@ void round_bias(const Tensor& to, const Tensor& bias, cudaStream_t stream) {
                            : launch_round_bias<float>(to, bias, stream);
 }
 
-int64_t packed_weight_numel(int64_t num_out, int64_t num_in) { return num_out * num_in; }
-
 void pack_weight(const PackWeightArgs& args, CudaHandle stream) {
   const LinearWeight& weight = args.weight;
   const size_t element = size_of(weight.packed.dtype);

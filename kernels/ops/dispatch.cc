@@ -29,6 +29,10 @@ int64_t packed_weight_numel(Device device, int64_t num_out, int64_t num_in) {
                                           : cpu::packed_weight_numel(num_out, num_in);
 }
 
+bool packed_is_row_major(Device device) {
+  return device.kind == DeviceKind::kCuda ? cuda::kPackedIsRowMajor : cpu::kPackedIsRowMajor;
+}
+
 void pack_weight(const PackWeightArgs& args, const Stream& stream) {
   check_args(args);
   const LinearWeight& weight = args.weight;

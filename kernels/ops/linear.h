@@ -18,6 +18,10 @@ struct LinearWeight {
 // Elements the packed form of an [N, K] matrix takes on this device (>= N * K).
 int64_t packed_weight_numel(Device device, int64_t num_out, int64_t num_in);
 
+// Whether the packed form on this device is the matrix itself, row-major [N, K]: a tensor that lies
+// there so, as the embedding does, then serves as a weight without a copy.
+bool packed_is_row_major(Device device);
+
 // Writes rows [row_begin, row_begin + rows.dim(0)) of the matrix into its packed form, so that
 // q, k and v (or gate and up) land in one fused matrix.
 struct PackWeightArgs {
@@ -42,12 +46,15 @@ struct LinearArgs {
 void linear(const LinearArgs& args, const Stream& stream);
 
 namespace cpu {
+inline constexpr bool kPackedIsRowMajor = false;
 int64_t packed_weight_numel(int64_t num_out, int64_t num_in);
 void pack_weight(const PackWeightArgs& args, ThreadPool& pool);
 void linear(const LinearArgs& args, ThreadPool& pool);
 }  // namespace cpu
 namespace cuda {
-int64_t packed_weight_numel(int64_t num_out, int64_t num_in);
+// Here, so that a build without CUDA can plan a GPU's memory.
+inline constexpr bool kPackedIsRowMajor = true;
+constexpr int64_t packed_weight_numel(int64_t num_out, int64_t num_in) { return num_out * num_in; }
 void pack_weight(const PackWeightArgs& args, CudaHandle stream);
 void linear(const LinearArgs& args, CudaHandle stream);
 }  // namespace cuda

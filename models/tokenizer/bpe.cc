@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <functional>
 
-#include "models/message.h"
-#include "models/tokenizer/byte_level.h"
-
 namespace pbserve::models {
 namespace {
 
@@ -23,29 +20,28 @@ void Bpe::Scratch::release_if_large() {
   queue = {};
 }
 
-absl::StatusOr<Bpe> Bpe::create(Spec spec) {
-  Bpe bpe;
+Bpe::Bpe(Spec spec) {
   for (unsigned byte = 0; byte < 256; ++byte) {
     const auto found = spec.vocab.find(std::string(1, static_cast<char>(byte)));
-    if (found == spec.vocab.end()) {
-      return invalid("model.vocab has no token '",
-                     byte_level_encode(static_cast<unsigned char>(byte)), "' for byte ", byte);
-    }
-    bpe.byte_ids_[byte] = found->second;
+    byte_ids_[byte] =
+        found == spec.vocab.end() ? spec.unknown_id.value_or(kDropped) : found->second;
   }
-  bpe.merges_.reserve(spec.merges.size());
+  merges_.reserve(spec.merges.size());
   for (size_t rank = 0; rank < spec.merges.size(); ++rank) {
     const Merge& merge = spec.merges[rank];
     // A pair that is listed twice has the later rank, as in the `tokenizers` package.
-    bpe.merges_[pair_key(merge.left, merge.right)] = {static_cast<uint32_t>(rank), merge.merged};
+    merges_[pair_key(merge.left, merge.right)] = {static_cast<uint32_t>(rank), merge.merged};
   }
   if (spec.ignore_merges) {
-    bpe.vocab_ = std::move(spec.vocab);
-    for (const auto& [bytes, id] : bpe.vocab_) {
-      bpe.token_bytes_max_ = std::max(bpe.token_bytes_max_, bytes.size());
+    vocab_ = std::move(spec.vocab);
+    for (const auto& [bytes, id] : vocab_) {
+      token_bytes_max_ = std::max(token_bytes_max_, bytes.size());
     }
   }
-  return bpe;
+}
+
+int32_t Bpe::num_dropped_bytes() const {
+  return static_cast<int32_t>(std::ranges::count(byte_ids_, kDropped));
 }
 
 Bpe::RankedMerge Bpe::find_merge(int32_t left, int32_t right) const {
@@ -67,8 +63,11 @@ void Bpe::encode_word(std::string_view word, Scratch& scratch, std::vector<int32
 void Bpe::merge_short(std::string_view word, std::vector<int32_t>* ids) const {
   std::array<int32_t, kShortWord> symbols;
   std::array<RankedMerge, kShortWord> merges;  // merges[i] joins symbols i and i + 1
-  size_t size = word.size();
-  for (size_t i = 0; i < size; ++i) symbols[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  size_t size = 0;
+  for (const char byte : word) {
+    const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+    if (id != kDropped) symbols[size++] = id;  // so that its neighbours may merge
+  }
   for (size_t i = 0; i + 1 < size; ++i) merges[i] = find_merge(symbols[i], symbols[i + 1]);
   while (size > 1) {
     size_t best = 0;
@@ -87,14 +86,18 @@ void Bpe::merge_short(std::string_view word, std::vector<int32_t>* ids) const {
 }
 
 void Bpe::fill_symbols(std::string_view word, Scratch& scratch) const {
-  const auto size = static_cast<int32_t>(word.size());
-  scratch.symbols.resize(word.size());
+  scratch.symbols.clear();
   scratch.queue.clear();
-  Symbol* symbols = scratch.symbols.data();
-  for (int32_t i = 0; i < size; ++i) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(word[static_cast<size_t>(i)])];
-    symbols[i] = {id, i - 1, i + 1 < size ? i + 1 : -1, kNoMerge};
+  for (const char byte : word) {
+    const int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+    if (id == kDropped) continue;
+    const auto i = static_cast<int32_t>(scratch.symbols.size());
+    scratch.symbols.push_back({id, i - 1, i + 1, kNoMerge});
   }
+  if (scratch.symbols.empty()) return;
+  scratch.symbols.back().next = -1;
+  Symbol* symbols = scratch.symbols.data();
+  const auto size = static_cast<int32_t>(scratch.symbols.size());
   for (int32_t i = 0; i + 1 < size; ++i) {
     const uint32_t rank = find_merge(symbols[i].id, symbols[i + 1].id).rank;
     symbols[i].rank = rank;
@@ -105,6 +108,7 @@ void Bpe::fill_symbols(std::string_view word, Scratch& scratch) const {
 
 void Bpe::merge_long(std::string_view word, Scratch& scratch, std::vector<int32_t>* ids) const {
   fill_symbols(word, scratch);
+  if (scratch.symbols.empty()) return;
   Symbol* symbols = scratch.symbols.data();
   auto& queue = scratch.queue;
   const auto update_pair = [&](int32_t position) {

@@ -4,12 +4,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "kernels/core/status.h"
 #include "models/tokenizer/token_map.h"
 
 namespace pbserve::models {
@@ -25,12 +25,16 @@ class Bpe {
     TokenMap vocab;              // bytes of a token -> id
     std::vector<Merge> merges;   // by rank
     bool ignore_merges = false;  // a word that is a token stays whole, merges or not
+    // What a byte without a token of its own becomes; without it the byte is dropped.
+    std::optional<int32_t> unknown_id;
   };
+  explicit Bpe(Spec spec);
 
-  // Refuses a vocabulary that lacks one of the 256 bytes: text would vanish.
-  static absl::StatusOr<Bpe> create(Spec spec);
+  // Byte values that encode_word() drops: real vocabularies lack bytes that their training text
+  // did not have.
+  int32_t num_dropped_bytes() const;
 
-  // A chain of what the word consists of so far; entry i begins at byte i of the word.
+  // A chain of what the word consists of so far; entry i stands for its i-th byte that has an id.
   struct Symbol {
     int32_t id;
     int32_t previous;  // -1 at the beginning
@@ -52,6 +56,7 @@ class Bpe {
     int32_t merged;
   };
   static constexpr uint32_t kNoMerge = 0xFFFFFFFF;
+  static constexpr int32_t kDropped = -1;  // the id of a byte that has none
   static uint64_t pair_key(int32_t left, int32_t right) {
     return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
   }

@@ -42,6 +42,7 @@ class BpeTokenizer : public Tokenizer {
   bool is_special(int32_t id) const override;
   std::optional<int32_t> token_id(std::string_view token) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(token_bytes_.size()); }
+  int32_t num_dropped_bytes() const override { return bpe_.num_dropped_bytes(); }
 
  private:
   struct Scratch {

@@ -57,6 +57,9 @@ class Tokenizer {
   // One more than the largest id.
   virtual int32_t vocab_size() const = 0;
 
+  // Byte values that no token spells: encode() leaves them out, as the `tokenizers` package does.
+  virtual int32_t num_dropped_bytes() const { return 0; }
+
   virtual DecodeRules decode_rules() const { return {}; }
   // Whether a leading space of this token is its own, never one that encoding put there.
   virtual bool keeps_leading_space(int32_t /*id*/) const { return true; }

@@ -90,9 +90,6 @@ absl::Status check_model_fields(JsonReader& model) {
   model.require_neutral("continuing_subword_prefix", "");
   model.require_neutral("end_of_word_suffix", "");
   model.require_neutral("byte_fallback", false);
-  // Every byte has a token (Bpe::create sees to it), so that nothing is ever unknown.
-  constexpr std::string_view kIgnored[] = {"unk_token", "fuse_unk"};
-  model.ignore(kIgnored);
   return model.status();
 }
 
@@ -170,9 +167,26 @@ std::vector<std::string> collect_bytes(const TokenMap& vocab,
   return bytes;
 }
 
+// What stands for bytes without a token, as the `tokenizers` package has it: unk_token, or nothing.
+absl::StatusOr<std::optional<int32_t>> read_unknown_id(JsonReader& model, const TokenMap& vocab) {
+  const std::string token = model.string_or("unk_token", "");
+  const bool is_fused = model.boolean_or("fuse_unk", false);
+  RETURN_IF_ERROR(model.status());
+  bool has_all_bytes = true;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    has_all_bytes &= vocab.contains(byte_level_encode(static_cast<unsigned char>(byte)));
+  }
+  if (has_all_bytes || token.empty()) return std::nullopt;
+  if (is_fused) return unsupported(model.what() + ".fuse_unk", "true");
+  const auto found = vocab.find(token);
+  if (found != vocab.end()) return found->second;
+  return invalid(model.what(), ".unk_token: '", token, "' is not in the vocabulary");
+}
+
 absl::StatusOr<Bpe> read_bpe(JsonReader& model, const TokenMap& vocab) {
   Bpe::Spec spec;
   spec.ignore_merges = model.boolean_or("ignore_merges", false);
+  ASSIGN_OR_RETURN(spec.unknown_id, read_unknown_id(model, vocab));
   ASSIGN_OR_RETURN(spec.merges, read_merges(model, vocab));
   RETURN_IF_ERROR(finish(model));
   spec.vocab.reserve(vocab.size());
@@ -180,9 +194,7 @@ absl::StatusOr<Bpe> read_bpe(JsonReader& model, const TokenMap& vocab) {
     // Tokens spelled outside the byte alphabet cannot come out of text.
     if (auto bytes = byte_level_decode(token)) spec.vocab.emplace(*std::move(bytes), id);
   }
-  absl::StatusOr<Bpe> bpe = Bpe::create(std::move(spec));
-  if (bpe.ok()) return bpe;
-  return absl::Status(bpe.status().code(), message(model.what(), ": ", bpe.status().message()));
+  return Bpe(std::move(spec));
 }
 
 }  // namespace

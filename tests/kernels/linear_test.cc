@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <optional>
+#include <vector>
 
 #include "tests/reference/ops_ref.h"
 #include "tests/support/backends.h"
@@ -88,6 +90,18 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 1, 1},      {1, 64, 64},    {2, 65, 63},     {3, 127, 512},
                              {5, 7, 3},      {6, 128, 513},  {13, 257, 1025}, {97, 130, 600},
                              {193, 577, 17}, {1, 1031, 509}, {129, 256, 1024}};
+
+TEST_P(LinearTest, ThePackedFormIsTheMatrixWhereItSaysSo) {
+  const HostTensor w = random_tensor(DType::kBF16, {65, 24}, random_);
+  const Packed packed = pack(w, stream_);
+  const auto num_bytes = static_cast<size_t>(w.view().numel()) * sizeof(kernels::BF16);
+  std::vector<std::byte> bytes(packed.buffer.size());
+  copy_to_host(bytes.data(), packed.buffer.data(), bytes.size(), stream_);
+  stream_.synchronize();
+  const bool is_matrix =
+      bytes.size() == num_bytes && std::memcmp(bytes.data(), w.view().data, num_bytes) == 0;
+  EXPECT_EQ(is_matrix, kernels::packed_is_row_major(stream_.device()));
+}
 
 TEST_P(LinearTest, MatchesTheReference) {
   for (const Shape& s : kShapes) {

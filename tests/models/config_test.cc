@@ -84,6 +84,16 @@ constexpr const char* kQwen3 = R"({"architectures": ["Qwen3ForCausalLM"], "atten
   "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
   "transformers_version": "4.51.0", "use_cache": true, "use_sliding_window": false,
   "vocab_size": 151936})";
+constexpr const char* kSmolLm2 = R"({"architectures": ["LlamaForCausalLM"],
+  "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
+  "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+  "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192,
+  "mlp_bias": false, "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30,
+  "num_key_value_heads": 3, "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+  "rope_interleaved": false, "rope_scaling": null, "rope_theta": 100000,
+  "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers.js_config": {
+  "kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}}, "transformers_version": "4.42.3",
+  "use_cache": true, "vocab_size": 49152})";
 
 TEST(Config, ReadsRealFolders) {
   const auto llama = parse_model_config(kLlama31, "", "config.json");
@@ -104,6 +114,9 @@ TEST(Config, ReadsRealFolders) {
   ASSERT_TRUE(million.ok()) << million.status();
   EXPECT_EQ(million->max_position, 1010000);
   EXPECT_FALSE(parse_model_config(kQwen25Million, "", "config.json").ok());
+  const auto smol = parse_model_config(kSmolLm2, "", "config.json");
+  ASSERT_TRUE(smol.ok()) << smol.status();
+  EXPECT_EQ(smol->head_dim, 64);
   const auto demo = load_model_config(PBSERVE_SOURCE_DIR "/models/demo", "");
   ASSERT_TRUE(demo.ok()) << demo.status();
   EXPECT_EQ(demo->num_layers, 8);

@@ -11,6 +11,7 @@
 
 #include "models/checkpoint.h"
 #include "models/weight_source.h"
+#include "tests/support/backends.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 
@@ -103,6 +104,37 @@ TEST(Weights, TiedEmbeddingsServeAsTheHead) {
   const auto store = load(options, DType::kF32, [](TensorFile&) {});
   ASSERT_TRUE(store.ok()) << store.status();
   EXPECT_EQ(rows_of(store->lm_head), stored(file, "model.embed_tokens.weight"));
+}
+
+size_t measure(bool tied_embeddings, kernels::DeviceKind kind) {
+  const ModelConfig config = config_of({.tied_embeddings = tied_embeddings});
+  return WeightStore::measure(config, DType::kBF16, {.kind = kind});
+}
+
+// A GPU reads the head from the embedding, row-major as it lies; the CPU from panels of its own.
+TEST(Weights, TiedEmbeddingsAreCountedOnceOnAGpu) {
+  constexpr size_t kEmbeddingBytes = test::kTinyVocabSize * 64 * 2;
+  using kernels::DeviceKind;
+  EXPECT_EQ(measure(true, DeviceKind::kCuda) + kEmbeddingBytes, measure(false, DeviceKind::kCuda));
+  EXPECT_EQ(measure(true, DeviceKind::kCpu), measure(false, DeviceKind::kCpu));
+}
+
+class WeightsOnBackend : public ::testing::TestWithParam<test::Backend> {};
+INSTANTIATE_TEST_SUITE_P(Backends, WeightsOnBackend, ::testing::ValuesIn(test::backends()),
+                         test::backend_name);
+
+TEST_P(WeightsOnBackend, TheHeadIsTheTiedEmbeddingWhereItLiesAsPacked) {
+  const Stream stream = test::stream_of(GetParam());
+  for (const bool tied : {false, true}) {
+    const ModelConfig config = config_of({.tied_embeddings = tied});
+    const auto store = WeightStore::dummy(config, DType::kBF16, 1, stream);
+    ASSERT_TRUE(store.ok()) << store.status();
+    EXPECT_EQ(store->num_bytes(), WeightStore::measure(config, DType::kBF16, stream.device()));
+    EXPECT_EQ(store->lm_head.packed.data == store->embedding.data,
+              tied && kernels::packed_is_row_major(stream.device()));
+    EXPECT_EQ(store->lm_head.packed.numel(),
+              kernels::packed_weight_numel(stream.device(), config.vocab_size, config.hidden_size));
+  }
 }
 
 TEST(Weights, EveryStoredTypeConvertsToEveryDType) {

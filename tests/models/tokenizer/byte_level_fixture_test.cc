@@ -1,5 +1,5 @@
-// Ids and texts equal those of the `tokenizers` package, for three published tokenizer.json and
-// all strings of the fixture.
+// Ids and texts equal those of the `tokenizers` package, for three published tokenizer.json, one
+// without tokens for some bytes, and all strings of the fixture.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -21,7 +21,8 @@ const Tokenizer* published(const std::string& name) {
   if (!inserted) return entry->second.get();
   const TempDir dir;
   std::optional<std::string> folder = std::string(PBSERVE_SOURCE_DIR) + "/models/demo";
-  if (name != "demo") folder = unpack_tokenizer(name, dir);
+  if (name == "gaps") folder = fixture_path("gaps");
+  if (name != "demo" && name != "gaps") folder = unpack_tokenizer(name, dir);
   if (!folder) return nullptr;
   auto tokenizer = Tokenizer::load(*folder);
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
@@ -106,7 +107,8 @@ TEST_P(ByteLevelFixture, ThreadsDoNotDisturbEachOther) {
   EXPECT_EQ(num_different, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Published, ByteLevelFixture, testing::Values("demo", "llama-3.1", "qwen3"),
+INSTANTIATE_TEST_SUITE_P(Published, ByteLevelFixture,
+                         testing::Values("demo", "gaps", "llama-3.1", "qwen3"),
                          [](const auto& test) {
                            std::string name = test.param;
                            std::erase_if(name, [](char c) { return !isalnum(c); });

@@ -14,7 +14,7 @@ import sys
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from fixture_strings import strings, text_of
 
@@ -79,6 +79,26 @@ def byte_level(name, path, entries):
         f"{name}.json",
         {"ids": [compact(e, i) for e, i in zip(entries, ids)], "plain": plain, "decoded": decoded},
     )
+
+
+def train_gaps():
+    """fixtures/gaps: a vocabulary as published ones are, without a token for some bytes. What the
+    text has gets one; of the others every seventh goes without."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=[character for i, character in enumerate(alphabet) if i % 7 != 3],
+        special_tokens=["<|end|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT.read_text(encoding="utf-8").split("\n")[:3000], trainer)
+    path = OUT / "gaps" / "tokenizer.json"
+    path.parent.mkdir(exist_ok=True)
+    tokenizer.save(str(path), pretty=False)
+    return path
 
 
 def has_tie(processor, text):
@@ -148,6 +168,7 @@ def main():
     entries = strings()
     dump("strings.json", entries)
     byte_level("demo", DEMO / "tokenizer.json", entries)
+    byte_level("gaps", train_gaps(), entries)
     byte_level("llama-3.1", folder / "llama-3.1" / "tokenizer.json", entries)
     byte_level("qwen3", folder / "qwen3" / "tokenizer.json", entries)
     models = {

@@ -239,12 +239,52 @@ INSTANTIATE_TEST_SUITE_P(
                     "special_tokens": {"x": {"ids": [260]}}})",
                 "260"}));
 
-TEST(TokenizerJson, AMissingByteIsRefused) {
-  EXPECT_THAT(refusal([](json& file) {
-                file["model"]["vocab"].erase("A");
-                file["added_tokens"] = json::array();
-              }),
-              HasSubstr("byte 65"));
+// A vocabulary without tokens for '-' and 0x04; others have their ids.
+void leave_bytes_out(json& file) {
+  json& vocab = file["model"]["vocab"];
+  vocab.erase("-");
+  vocab.erase(models::byte_level_encode(4));
+  vocab["zz"] = '-';
+  vocab["zzz"] = 4;
+}
+
+TEST(TokenizerJson, BytesWithoutATokenAreDropped) {
+  EXPECT_EQ((*load(leave))->num_dropped_bytes(), 0);
+  EXPECT_EQ((*load(leave_bytes_out))->num_dropped_bytes(), 2);
+  EXPECT_THAT(encode("-", leave_bytes_out), ElementsAre());
+  EXPECT_THAT(encode("x\x04y", leave_bytes_out), ElementsAre('x', 'y'));
+  EXPECT_THAT(encode("-<e>-", leave_bytes_out), ElementsAre(259));
+}
+
+// One word each, below and above the length up to which all pairs are scanned.
+TEST(TokenizerJson, NeighboursOfADroppedByteMerge) {
+  const Change one_word = [](json& file) {
+    leave_bytes_out(file);
+    file["pre_tokenizer"]["use_regex"] = false;
+  };
+  EXPECT_THAT(encode("-a-b-c-", one_word), ElementsAre(257));
+  EXPECT_THAT(encode("a" + std::string(100, '-') + "bc", one_word), ElementsAre(257));
+  EXPECT_THAT(encode(std::string(100, '-'), one_word), ElementsAre());
+  EXPECT_THAT(encode(std::string(100, '-') + "x", one_word), ElementsAre('x'));
+}
+
+TEST(TokenizerJson, TheUnknownTokenStandsForBytesWithoutOne) {
+  const Change unknown = [](json& file) {
+    leave_bytes_out(file);
+    file["model"]["unk_token"] = "bc";
+  };
+  EXPECT_EQ((*load(unknown))->num_dropped_bytes(), 0);
+  EXPECT_THAT(encode("x--", unknown), ElementsAre('x', 258, 258));
+  const auto refused = [&](const char* key, const json& value) {
+    return refusal([&](json& file) {
+      unknown(file);
+      file["model"][key] = value;
+    });
+  };
+  EXPECT_THAT(refused("unk_token", "nothing"), HasSubstr("model.unk_token: 'nothing'"));
+  EXPECT_THAT(refused("fuse_unk", true), HasSubstr("model.fuse_unk: true"));
+  // Where every byte has a token nothing is ever unknown.
+  EXPECT_TRUE(load([](json& file) { file["model"]["fuse_unk"] = true; }).ok());
 }
 
 TEST(TokenizerJson, RepeatedAddedTokensAreRefused) {

@@ -1,0 +1,72 @@
+// What becomes of a client's text where the vocabulary lacks bytes and the model lacks tokens.
+#include "engine/intake.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_model.h"
+
+namespace pbserve::engine {
+namespace {
+
+using test::kTinyFirstByte;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kDropped = '-';  // a byte that the vocabulary has no token for
+
+// Every byte but kDropped is one token; the model knows those below 'z'.
+class IntakeTest : public ::testing::Test {
+ protected:
+  static std::unique_ptr<models::Tokenizer> load_tokenizer() {
+    const test::TempDir folder;
+    nlohmann::json file = test::tiny_tokenizer();
+    file["model"]["vocab"].erase(std::string(1, kDropped));
+    folder.write("tokenizer.json", file.dump());
+    return *models::Tokenizer::load(folder.path());
+  }
+
+  Request request(Prompt prompt) const {
+    Request request;
+    request.prompt = std::move(prompt);
+    return request;
+  }
+  std::string refusal(Prompt prompt) const {
+    const absl::Status status = intake_.admit(request(std::move(prompt)), 1).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  }
+
+  std::unique_ptr<models::Tokenizer> tokenizer_ = load_tokenizer();
+  Intake intake_{{},
+                 {.vocab_size = kTinyFirstByte + 'z', .max_model_len = 100},
+                 *tokenizer_,
+                 *models::ChatTemplate::parse("{{ messages[0].content }}", "", ""),
+                 {}};
+};
+
+TEST_F(IntakeTest, BytesWithoutATokenAreDropped) {
+  const auto spec = intake_.admit(request("a-b"), 1);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_THAT(spec->prompt, ElementsAre(kTinyFirstByte + 'a', kTinyFirstByte + 'b'));
+}
+
+TEST_F(IntakeTest, ATextOfWhichNothingIsLeftIsRefused) {
+  EXPECT_EQ(refusal("--"),
+            "prompt has no tokens (the vocabulary has none for its text), at least 1 is needed");
+  EXPECT_EQ(refusal(""), "prompt has no tokens, at least 1 is needed");
+  EXPECT_THAT(*intake_.tokenize("--", true), ElementsAre());  // not an error by itself
+}
+
+TEST_F(IntakeTest, ATokenWithoutAnEmbeddingIsNamedAsTheClientSentIt) {
+  EXPECT_EQ(refusal("az"),
+            "prompt: the text has 'z', token 125 of the tokenizer; the model's tokens end at 124");
+  EXPECT_THAT(refusal(ChatPrompt{R"([{"role": "user", "content": "z"}])", "", ""}),
+              HasSubstr("messages: the text has 'z'"));
+  EXPECT_THAT(refusal(std::vector<int32_t>{5, kTinyFirstByte + 'z'}),
+              HasSubstr("prompt[1] is 125, must be a token id in [0, 124]"));
+}
+
+}  // namespace
+}  // namespace pbserve::engine
