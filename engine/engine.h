@@ -25,7 +25,7 @@ struct EngineInfo {
   int64_t num_pages = 0;
   int64_t page_size = 0;  // tokens
   int64_t vocab_size = 0;
-  std::string sparse_attention;  // "pbs antidiagonal/8 top_p 0.9 span 8192 segment 256 ..."
+  std::string sparse_attention;  // "pbs query top_p 0.75 span 1024 segment 256 ..."
 };
 
 struct EngineLoad {

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from bench_server import ROOT, BenchServer, commit_id, random_ids
 from decode_rate import decode_rate
+from second_turn import second_turn
 from stream_gaps import gaps_beside
 
 NUM_OUTPUT_TOKENS = 64
 MODES = ("dense", "pbs")
+NUM_TURNS = 3
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,6 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dummy", action="store_true", help="random weights from config.json")
     parser.add_argument("--tokens", type=int, nargs="*", default=[8192, 30000],
                         help="of prompts; the last one runs beside the streams too")
+    parser.add_argument("--turns", nargs="*", default=[], metavar="TOKENS+NEW",
+                        help="second turns of a conversation: new tokens on those before")
     parser.add_argument("--streams", type=int, default=16, help="beside the long prompt; 0 = none")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--contexts", type=int, nargs="*", default=[1024, 8192])
@@ -61,6 +65,19 @@ def first_token(server: BenchServer, length: int, vocab_size: int, mode: str,
             "ttft_ms": metrics["time_to_first_token_ms"], "itl_ms": metrics["mean_itl_ms"]}
 
 
+def text_ids(server: BenchServer, length: int, vocab_size: int, is_dummy: bool) -> list[int]:
+    """Natural text, in which PBS finds structure; random weights find none in anything."""
+    if is_dummy:
+        return random_ids(length, vocab_size, f"turns {length}")
+    text = (ROOT / "tests" / "bench" / "haystack" / "postgresql-15.txt").read_text("utf-8")
+    ids: list[int] = []
+    for begin in range(0, len(text), 50_000):
+        ids += server.post("/tokenize", {"prompt": text[begin:begin + 50_000]})["tokens"]
+        if len(ids) >= length:
+            return ids[:length]
+    raise SystemExit(f"--turns: the haystack has {len(ids)} tokens, {length} are needed")
+
+
 def measure(server: BenchServer, arguments: argparse.Namespace, vocab_size: int):
     """Yields one result after the other."""
     for mode in MODES:  # what is loaded at first use
@@ -71,6 +88,12 @@ def measure(server: BenchServer, arguments: argparse.Namespace, vocab_size: int)
     if arguments.tokens and arguments.streams > 0:
         for mode in MODES:
             yield gaps_beside(server, arguments.tokens[-1], vocab_size, mode, arguments.streams)
+    for turns in arguments.turns:
+        num_before, num_new = map(int, turns.split("+"))
+        ids = text_ids(server, num_before + num_new, vocab_size, arguments.dummy)
+        for attempt in range(NUM_TURNS):
+            for mode in MODES:
+                yield second_turn(server, ids, num_new, mode, f"{turns}/{mode}/{attempt}")
     for context in arguments.contexts:
         for batch in arguments.batches:
             yield decode_rate(server, batch, context, vocab_size)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does PBS prefill still find what dense prefill finds, and what does it save?
 
-Starts a server with the demo model for each scorer and sends retrieval prompts at several
+Starts a server with the demo model for each preset and sends retrieval prompts at several
 lengths with dense and with PBS prefill: the same prompts to every arm, each under a cache salt of
 its own, so that no arm reads pages another one left. Prints hits, densities and prefill times and
 appends one JSON line per prompt and arm to tests/bench/results/retrieval.jsonl.
@@ -24,18 +24,18 @@ from retrieval_prompts import ANSWER_TOKENS, TASKS, Prompt, is_hit, make_prompt,
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to prefill. The scorer is a setting of the server: arms of one scorer share one."""
+    """One way to prefill. The preset is a setting of the server: arms of one preset share one."""
 
     name: str
-    scorer: str
+    preset: str
     sparse_attention: dict
 
 
 ARMS = [
-    Arm("dense", "antidiagonal", {"mode": "dense"}),
-    Arm("pbs antidiagonal", "antidiagonal", {"mode": "pbs", "threshold": 0.9}),
-    Arm("pbs mean", "mean", {"mode": "pbs", "threshold": 0.9}),
-]
+    Arm("dense", "default", {"mode": "dense"}),
+    Arm("pbs", "default", {"mode": "pbs"}),
+    Arm("pbs paper", "paper", {"mode": "pbs"}),
+SETTINGS = {"device.gpu_memory_utilization": "0.4"}  # on a GPU both are there at a time
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,16 +93,16 @@ def run(arguments: argparse.Namespace, scratch: Path, record) -> list[dict]:
     results: list[dict] = []
     with ExitStack() as stack:
         servers: dict[str, BenchServer] = {}
-        for scorer in dict.fromkeys(arm.scorer for arm in ARMS):
-            settings = {"pbs.scorer": scorer, "pbs.stride": "8", "pbs.selector": "top_p"}
-            servers[scorer] = stack.enter_context(BenchServer(
-                arguments.server_binary, arguments.model, settings, scratch / f"{scorer}.log"))
-        first = servers[ARMS[0].scorer]
+        for preset in dict.fromkeys(arm.preset for arm in ARMS):
+            servers[preset] = stack.enter_context(BenchServer(
+                arguments.server_binary, arguments.model, {"pbs.preset": preset} | SETTINGS,
+                scratch / f"{preset}.log"))
+        first = servers[ARMS[0].preset]
         machine = {"machine": first.machine()}
         prompts = make_prompts(first, arguments)
         for number, (length, prompt) in enumerate(prompts):
             for arm in ARMS:
-                result = machine | ask(servers[arm.scorer], arm, length, prompt,
+                result = machine | ask(servers[arm.preset], arm, length, prompt,
                                        f"{arm.name}/{number}")
                 results.append(result)
                 record(result)

@@ -74,7 +74,7 @@ TEST(ServerConfig, RefusalsNameKeyAndRange) {
   EXPECT_THAT(refusal({{"http.port", "80.5"}}), HasSubstr("an integer"));
   EXPECT_THAT(refusal({{"http.port", "\"80\""}}), HasSubstr("an integer"));
   EXPECT_THAT(refusal({{"http.strict_params", "yes"}}), HasSubstr("true or false"));
-  EXPECT_THAT(refusal({{"pbs.scorer", "max"}}), HasSubstr("one of mean, antidiagonal"));
+  EXPECT_THAT(refusal({{"pbs.scorer", "max"}}), HasSubstr("one of query, mean, antidiagonal"));
   EXPECT_THAT(refusal({{"pbs.threshold", "1e308"}}), HasSubstr("pbs.threshold"));
   EXPECT_THAT(refusal({{"server.api_keys", "[1]"}}), HasSubstr("an array of strings"));
   EXPECT_THAT(refusal({{"server.api_keys", "[\"\"]"}}), HasSubstr("must not be empty"));
