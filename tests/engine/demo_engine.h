@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "tests/support/test_sink.h"
 
 namespace pbserve::engine {
 
@@ -54,6 +55,19 @@ inline Request make_request(std::vector<int32_t> prompt, int64_t max_tokens) {
   request.stop.max_tokens = max_tokens;
   request.stop.ignore_eos = true;
   return request;
+}
+
+// The tokens of a request that must succeed, and how it ended.
+inline std::vector<int32_t> generate(Engine& engine, Request request,
+                                     Completion* completion = nullptr) {
+  Recording recording;
+  const auto handle = engine.submit(std::move(request), recording.sink());
+  EXPECT_TRUE(handle.ok()) << handle.status();
+  if (!handle.ok()) return {};
+  const Completion& done = recording.wait();
+  EXPECT_TRUE(done.status.ok()) << done.status;
+  if (completion != nullptr) *completion = done;
+  return recording.tokens();
 }
 
 }  // namespace pbserve::engine
