@@ -1,8 +1,9 @@
 // The second half of pbs_select: from the groups' masses to a weight per candidate block, from the
 // weights to the bits of the mask.
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/choose_row.cuh"
 #include "kernels/cuda/pbs/scratch.h"
 
@@ -111,6 +112,7 @@ __global__ void __launch_bounds__(kThreads)
     choose_blocks_kernel(const __grid_constant__ SelectParams p) {
   const int idx = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (idx >= p.num_blocks * p.num_q_heads) return;
+  wait_for_earlier_kernels();
   const int block = idx / p.num_q_heads;
   const int head = idx % p.num_q_heads;
   const CandidateRow row(p, block, head);
@@ -145,8 +147,8 @@ void weigh_masses(const SelectParams& params, cudaStream_t stream) {
 }
 
 void choose_blocks(const SelectParams& params, cudaStream_t stream) {
-  choose_blocks_kernel<<<num_row_blocks(params), kThreads, 0, stream>>>(params);
-  check_launch("pbs_select");
+  launch_dependent(choose_blocks_kernel, dim3(num_row_blocks(params)), kThreads, 0, stream, params,
+                   "pbs_select");
 }
 
 void take_all_blocks(const SelectParams& params, cudaStream_t stream) {

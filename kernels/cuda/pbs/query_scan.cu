@@ -1,7 +1,8 @@
 // Scorer query: from the mean keys to the weights of each half of a query block, in one persistent
 // kernel.
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/dependent.cuh"
+#include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/query_scan_consume.cuh"
 #include "kernels/cuda/pbs/query_scan_produce.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -13,6 +14,7 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kNumThreads, 1)
     query_scan_kernel(const __grid_constant__ QueryScanParams params) {
   extern __shared__ uint8_t raw[];
+  let_next_kernel_start();
   const uint32_t misaligned = shared_address(raw) % 1024;
   auto& shared =
       *reinterpret_cast<typename Config::Shared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
@@ -47,8 +49,8 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
                                   Config::kSharedBytes),
              "pbs_select: shared memory");
   const int grid = std::min(params.num_units, num_sms);
-  kernel<<<grid, Config::kNumThreads, Config::kSharedBytes, stream>>>(params);
-  check_launch("pbs_select");
+  launch_dependent(kernel, dim3(grid), Config::kNumThreads, Config::kSharedBytes, stream, params,
+                   "pbs_select");
 }
 
 }  // namespace

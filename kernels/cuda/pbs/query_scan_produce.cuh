@@ -1,6 +1,7 @@
 // The producer of the query scan: a thread that keeps the copy engine busy.
 #pragma once
 
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/tma.cuh"
 #include "kernels/cuda/pbs/query_scan.cuh"
 
@@ -15,9 +16,10 @@ class QueryScanProducer {
       : params_(params), shared_(shared) {}
 
   // A unit's queries are asked for amid the unit before: then those of the last but one, in whose
-  // place they come, are no longer read.
+  // place they come, are no longer read. Consumers write when they have had means.
   __device__ void run() {
     load_queries(blockIdx.x);
+    wait_for_earlier_kernels();  // the means are gathered, the last batch's weights read
     for_each_unit(params_, [this](int unit) {
       const int kv_head = unit % params_.select.num_kv_heads;
       const int num_tiles = num_tiles_of<Config>(params_, unit);
