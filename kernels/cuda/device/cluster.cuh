@@ -15,6 +15,15 @@ __device__ inline void cluster_sync() {
           : "memory");
 }
 
+// The same where fence_barrier_init() alone came before it: without a fence for what else was
+// written, which takes microseconds where copies have been started.
+__device__ inline void cluster_meet() {
+  asm volatile(
+      "barrier.cluster.arrive.relaxed.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;\n" ::
+          : "memory");
+}
+
 // Arrives at the same barrier of the cluster's block `rank`. Without a fence for ordinary writes:
 // it tells that tensor cores have read a tile, so that copies may overwrite it (CUTLASS's consumers
 // release their stages so).

@@ -1,9 +1,10 @@
 // pbs_audit: which blocks are audited, and the merge of what their chunks of keys gave.
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/ldst.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/audit_state.cuh"
 #include "kernels/cuda/stream_state.h"
 
@@ -17,6 +18,7 @@ constexpr int kMergeThreads = kMergeLanes * kAuditRows;
 __global__ void __launch_bounds__(kMergeThreads)
     merge_audits_kernel(const __grid_constant__ AuditParams p) {
   __shared__ AuditState states[kMergeLanes][kAuditRows];
+  wait_for_earlier_kernels();
   const int head = blockIdx.x;
   const int row = threadIdx.x % kAuditRows;
   const int lane = threadIdx.x / kAuditRows;
@@ -86,8 +88,7 @@ Audited audited_of(const PbsAuditArgs& args) {
 
 void merge_audits(const AuditParams& params, cudaStream_t stream) {
   const dim3 grid(params.num_q_heads, params.num_audited);
-  merge_audits_kernel<<<grid, kMergeThreads, 0, stream>>>(params);
-  check_launch("pbs_audit");
+  launch_dependent(merge_audits_kernel, grid, kMergeThreads, 0, stream, params, "pbs_audit");
 }
 
 void pbs_audit(const PbsAuditArgs& args, CudaHandle handle) {

@@ -6,6 +6,7 @@
 #include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/cp_async.cuh"
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/mbarrier.cuh"
 #include "kernels/cuda/device/mma.cuh"
 #include "kernels/cuda/device/reduce.cuh"
@@ -212,6 +213,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   extern __shared__ __align__(256) uint8_t raw[];
   auto& shared = *reinterpret_cast<typename Config::Shared*>(raw);
   constexpr int kHeads = Config::kHeads;
+  let_next_kernel_start();
   const AuditItem item = item_of_block<Config>(p);
   if (item.first_page >= item.end_page) return;
   const int warp = threadIdx.x / kWarpSize;

@@ -1,8 +1,9 @@
-// The second half of pbs_select where scores pass through memory: from the groups' masses to a
-// weight per candidate block, from the weights to the bits of the mask.
+// The second half of pbs_select: from the groups' masses to a weight per candidate block, from the
+// weights to the bits of the mask.
 
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/choose_row.cuh"
 #include "kernels/cuda/pbs/scratch.h"
 
@@ -11,6 +12,11 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+
+// The row of the mask of a query block of the batch.
+__device__ __forceinline__ uint32_t* mask_row(const SelectParams& p, int block, int head) {
+  return p.mask + (head * p.mask_blocks + p.first_block + block) * p.num_mask_words;
+}
 
 struct Shared {
   SoftmaxState slices[kWarps];      // of the only group, where there is but one
@@ -63,12 +69,6 @@ __device__ __forceinline__ void sum_groups(Shared& shared, const SelectParams& p
   __syncthreads();
 }
 
-// Row (head, query block) of log_masses; its weights have the place of its first group.
-__device__ __forceinline__ float* masses_of(const SelectParams& p, int block, int head) {
-  const int64_t row = (int64_t{head / p.group} * p.num_blocks + block) * p.group + head % p.group;
-  return p.log_masses + row * p.num_groups * int64_t{p.num_padded_candidates};
-}
-
 // Block (query block, head): the mean over the query groups of what each gives to a candidate.
 __global__ void __launch_bounds__(kThreads)
     weigh_masses_kernel(const __grid_constant__ SelectParams p) {
@@ -90,15 +90,33 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A warp per (query block, head).
+template <class Weights>
+__device__ __forceinline__ uint32_t choose(const SelectParams& p, const CandidateRow& row,
+                                           uint32_t* words) {
+  const Weights weights(row);
+  return RowChooser<Weights>(p, weights, row).run(words);
+}
+
+__device__ __forceinline__ uint32_t choose_in_row(const SelectParams& p, const CandidateRow& row,
+                                                  uint32_t* words) {
+  const int num_words = row.num_words();
+  if (num_words <= 4) return choose<WeightsInRegisters<4>>(p, row, words);
+  if (num_words <= 8) return choose<WeightsInRegisters<8>>(p, row, words);
+  if (num_words <= 16) return choose<WeightsInRegisters<16>>(p, row, words);
+  if (num_words <= 32) return choose<WeightsInRegisters<32>>(p, row, words);
+  return choose<WeightsInMemory>(p, row, words);
+}
+
+// A warp per (query block, head). In a warp of the scan's own a row took longer than its products.
 __global__ void __launch_bounds__(kThreads)
     choose_blocks_kernel(const __grid_constant__ SelectParams p) {
-  const int row = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (row >= p.num_blocks * p.num_q_heads) return;
-  const int block = row / p.num_q_heads;
-  const int head = row % p.num_q_heads;
-  const RowChooser chooser(p, masses_of(p, block, head), num_candidates_of(p, block));
-  const unsigned long long num_taken = chooser.run(mask_row(p, block, head));
+  const int idx = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (idx >= p.num_blocks * p.num_q_heads) return;
+  wait_for_earlier_kernels();
+  const int block = idx / p.num_q_heads;
+  const int head = idx % p.num_q_heads;
+  const CandidateRow row(p, block, head);
+  const unsigned long long num_taken = choose_in_row(p, row, mask_row(p, block, head));
   if (threadIdx.x % 32 == 0) atomicAdd(p.num_selected, num_taken + num_own_blocks_of(p, block));
 }
 
@@ -129,8 +147,8 @@ void weigh_masses(const SelectParams& params, cudaStream_t stream) {
 }
 
 void choose_blocks(const SelectParams& params, cudaStream_t stream) {
-  choose_blocks_kernel<<<num_row_blocks(params), kThreads, 0, stream>>>(params);
-  check_launch("pbs_select");
+  launch_dependent(choose_blocks_kernel, dim3(num_row_blocks(params)), kThreads, 0, stream, params,
+                   "pbs_select");
 }
 
 void take_all_blocks(const SelectParams& params, cudaStream_t stream) {

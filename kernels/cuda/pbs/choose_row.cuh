@@ -1,12 +1,12 @@
 // From the weights of one query block of one head to its row of the mask: the work of a warp.
 //
 // Weights are floats that are not negative and below 2, so their bits compare as they do. A sum
-// goes over the candidates in one order, whatever the launch; leaving some of them out makes it no
-// larger.
+// goes over the candidates in one order, whatever the launch and wherever the weights are; leaving
+// some of them out makes it no larger.
 #pragma once
 
 #include "kernels/cuda/device/reduce.cuh"
-#include "kernels/cuda/pbs/select_params.h"
+#include "kernels/cuda/pbs/row_weights.cuh"
 
 namespace pbserve::kernels::cuda {
 
@@ -22,21 +22,17 @@ struct BlockSum {
 
   // Over the warp.
   __device__ void reduce() {
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      mass += __shfl_xor_sync(kFullWarp, mass, distance);
-    }
+    mass = warp_reduce(mass, Sum());
     number = __reduce_add_sync(kFullWarp, number);
   }
 };
 
+// Weights is one of row_weights.cuh.
+template <class Weights>
 class RowChooser {
  public:
-  static constexpr int kCandidatesMax = 32 * 512;
-
-  // The weights are of `count` candidates, in any memory.
-  __device__ RowChooser(const SelectParams& p, const float* weights, int count)
-      : p_(p), weights_(weights), count_(count), lane_(threadIdx.x % 32) {}
+  __device__ RowChooser(const SelectParams& p, const Weights& weights, const CandidateRow& row)
+      : p_(p), weights_(weights), row_(row) {}
 
   // Writes the row of the mask; returns how many blocks it takes.
   __device__ uint32_t run(uint32_t* words) const {
@@ -53,19 +49,11 @@ class RowChooser {
   static constexpr Choice kAll{0, kNoLimit};
   static constexpr Choice kNone{~0u, 0};
 
-  __device__ bool is_always_taken(int j) const {
-    return j < p_.num_sink_blocks || j >= count_ - p_.num_local_blocks;
-  }
-
-  // What the selector sees.
-  __device__ uint32_t weight(int j) const {
-    return p_.sink_free && is_always_taken(j) ? 0 : __float_as_uint(weights_[j]);
-  }
-
   __device__ BlockSum sum_all() const {
     BlockSum sum;
-    for (int j = lane_; j < count_; j += 32) sum.add(weight(j));
-    sum.reduce();
+    weights_.for_each([&](int, uint32_t w) { sum.mass += __uint_as_float(w); });
+    sum.mass = warp_reduce(sum.mass, Sum());
+    sum.number = row_.count;
     return sum;
   }
 
@@ -85,9 +73,11 @@ class RowChooser {
     if (target == 0.f) return kNone;
     if (at_least.mass < target) return kAll;  // by rounding
     uint32_t bound = 0;
+#pragma unroll 1
     for (int shift = 28; shift >= 0; shift -= 2) {  // weights are below 2: bits 31, 30 clear
       BlockSum sums[3];
       sum_from(sums, bound, shift);
+#pragma unroll
       for (int i = 0; i < 3; ++i) {
         if (sums[i].mass < target) {
           above = sums[i];
@@ -106,24 +96,19 @@ class RowChooser {
 
   // sums[i]: of the weights from bound + (i + 1) 2^shift on.
   __device__ void sum_from(BlockSum (&sums)[3], uint32_t bound, int shift) const {
-#pragma unroll 4
-    for (int j = lane_; j < count_; j += 32) {
-      const uint32_t w = weight(j);
+    weights_.for_each([&](int, uint32_t w) {
 #pragma unroll
       for (uint32_t i = 0; i < 3; ++i) {
         if (w >= bound + ((i + 1) << shift)) sums[i].add(w);
       }
-    }
+    });
 #pragma unroll
     for (BlockSum& sum : sums) sum.reduce();
   }
 
   __device__ uint32_t heaviest_below(uint32_t limit) const {
     uint32_t most = 0;
-    for (int j = lane_; j < count_; j += 32) {
-      const uint32_t w = weight(j);
-      if (w < limit) most = max(most, w);
-    }
+    weights_.for_each([&](int, uint32_t w) { most = max(most, w < limit ? w : 0); });
     return __reduce_max_sync(kFullWarp, most);
   }
 
@@ -134,34 +119,30 @@ class RowChooser {
   }
 
   __device__ uint32_t write(uint32_t* words, Choice choice) const {
+    const int lane = threadIdx.x % kWarpSize;
     uint32_t num_taken = 0;
     uint32_t num_ties = 0;
-    const int num_used_words = (count_ + 31) / 32;
-    for (int word = 0; word < num_used_words; ++word) {
-      const int j = word * 32 + lane_;
-      const bool exists = j < count_;
-      const uint32_t w = exists ? weight(j) : 0;
+    weights_.for_each([&](int word, uint32_t w) {
+      const int j = word * kWarpSize + lane;
+      const bool exists = j < row_.count;
       const uint32_t ties = __ballot_sync(kFullWarp, exists && w == choice.bound);
-      const uint32_t rank = num_ties + __popc(ties & ((1u << lane_) - 1));
+      const uint32_t rank = num_ties + __popc(ties & ((1u << lane) - 1));
       const bool chosen = w > choice.bound || (w == choice.bound && rank < choice.num_ties);
-      const uint32_t bits = __ballot_sync(kFullWarp, exists && (chosen || is_always_taken(j)));
-      if (lane_ == 0) words[word] = bits;
+      const bool taken = exists && (chosen || row_.is_always_taken(j));
+      const uint32_t bits = __ballot_sync(kFullWarp, taken);
+      if (lane == 0 && word < row_.num_words()) words[word] = bits;
       num_ties += __popc(ties);
       num_taken += __popc(bits);
+    });
+    for (int word = row_.num_words() + lane; word < p_.num_mask_words; word += kWarpSize) {
+      words[word] = 0;
     }
-    for (int word = num_used_words + lane_; word < p_.num_mask_words; word += 32) words[word] = 0;
     return num_taken;
   }
 
   const SelectParams& p_;
-  const float* weights_;
-  const int count_;
-  const int lane_;
+  const Weights& weights_;
+  const CandidateRow& row_;
 };
-
-// The row of the mask of a query block of the batch.
-__device__ __forceinline__ uint32_t* mask_row(const SelectParams& p, int block, int head) {
-  return p.mask + (head * p.mask_blocks + p.first_block + block) * p.num_mask_words;
-}
 
 }  // namespace pbserve::kernels::cuda

@@ -1,6 +1,7 @@
 // The mean keys of the candidates, from their pages to one matrix per KV head.
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/pbs/select_params.h"
 
 namespace pbserve::kernels::cuda {
@@ -12,6 +13,7 @@ constexpr int kElements = 8;  // bf16 in 16 bytes: of a thread
 // Block y: candidate. A page's means are one row of Hkv D elements.
 __global__ void __launch_bounds__(kThreads)
     gather_means_kernel(const __grid_constant__ SelectParams p) {
+  let_next_kernel_start();
   const int width = p.num_kv_heads * p.head_dim;
   const int element = (static_cast<int>(blockIdx.x) * kThreads + threadIdx.x) * kElements;
   const int candidate = blockIdx.y;

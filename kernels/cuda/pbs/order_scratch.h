@@ -31,7 +31,7 @@ constexpr int64_t order_scratch_bytes(const PbsPlanShape& shape) {
 
 // pbs_audit: a float4 for every sampled row and chunk of pages. Audited blocks are worked off in
 // batches that fit. A thread block takes a chunk: at 128K tokens and 8 key heads there are 512.
-inline constexpr int kAuditChunkPages = 16;
+inline constexpr int kAuditChunkPages = 4;
 
 constexpr int64_t num_audit_chunks(int64_t context_len) {
   return ceil_div<int64_t>(ceil_div<int64_t>(context_len, kPageSize), kAuditChunkPages);

@@ -54,7 +54,7 @@ __global__ void __cluster_dims__(Config::kClusterSize, 1, 1) __launch_bounds__(C
     if (g.num_keys > 0) scorer.start();
   }
   __syncwarp();
-  cluster_sync();  // the other block's barriers are ready
+  cluster_meet();  // the other block's barriers are ready
   if (g.num_keys <= 0) return;
   scorer.run();
   rank_keys<Config>(shared, g, p.order);

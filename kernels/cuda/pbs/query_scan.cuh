@@ -1,120 +1,102 @@
-// Scorer query in one kernel: what it gets, its tiles, threads and shared memory.
+// Scorer query: what its scan gets, its tiles, threads and shared memory.
 //
 // An item is a query block of one head: 128 rows. A block of threads works a unit, two items of one
-// KV head that follow each other (by query block, then by head), each by a consumer warpgroup,
-// against the same tiles of mean keys. First all tiles pass for the rows' log-sum-exp, then again
-// for the columns' sums of weights: shared memory could not hold the scores in between. Products
-// and exponentials take about the same time, so one consumer multiplies while the other weighs. A
-// warp of the producer's warpgroup chooses from an item's weights while its consumer scores the
-// next. Nothing of an item's result depends on the unit or the launch it is part of.
+// KV head that follow each other (by query block, then by head), against the same tiles of mean
+// keys: four consumer warpgroups with half an item each. First all tiles pass for the rows'
+// log-sum-exp, then again for the columns' sums of weights: shared memory could not hold the scores
+// in between. Products and exponentials take the same time, 1,024 clocks for an item and tile, and
+// a warp alone on its scheduler is too slow for the exponentials: with two consumers of 128 rows a
+// unit took twice as long as its products. Nothing of an item's result depends on the unit or the
+// launch it is part of.
 #pragma once
 
 #include <cuda.h>
 
 #include "kernels/cuda/device/mbarrier.cuh"
+#include "kernels/cuda/device/wgmma.cuh"
 #include "kernels/cuda/pbs/select_params.h"
 
 namespace pbserve::kernels::cuda {
 
 struct QueryScanParams {
-  CUtensorMap q_map;      // [job rows, Hq, D], boxes of the rows of a query block
+  CUtensorMap q_map;      // [job rows, Hq, D], boxes of half a query block
   CUtensorMap means_map;  // rows [Hkv num_padded_candidates, D], boxes of a tile
   SelectParams select;
   int32_t num_items;  // of a KV head
   int32_t num_units;  // of all KV heads
-  int32_t num_stages;
+};
+
+// What a consumer does of a unit.
+struct QueryWork {
+  int num_tiles;    // 0: there is no such item
+  int num_foreign;  // tiles behind them that the unit's other item needs
+  int num_last;     // candidates of the last tile
+  int num_rows;     // that exist from the consumer's first row on
+  float* sums;      // of weights over the consumer's rows, [num_padded_candidates]
 };
 
 template <int kDim>
 struct QueryScanConfig {
   static constexpr int kHeadDim = kDim;
   static constexpr int kRows = kPbsBlock;  // of an item
-  static constexpr int kTile = 128;        // candidates
-  static constexpr int kNumConsumers = 2;
+  static constexpr int kHalfRows = kRows / 2;
+  static constexpr int kTile = 128;  // candidates
+  static constexpr int kNumItems = 2;
+  static constexpr int kNumConsumers = 2 * kNumItems;
   static constexpr int kNumThreads = 128 * (1 + kNumConsumers);
-  // 65,536 registers: 40 x 128 + 232 x 256. A consumer holds 64 of queries and 128 scores.
-  static constexpr int kProducerRegisters = 40;
-  static constexpr int kConsumerRegisters = 232;
+  // A block of 640 threads gets 96 x 640 registers: 24 x 128 + 112 x 512 are fewer.
+  static constexpr int kProducerRegisters = 24;
+  static constexpr int kConsumerRegisters = 112;
 
-  static constexpr int kPanels = kDim / 64;
-  static constexpr uint32_t kPanelBytes = 128 * 128;  // 128 rows of 64 elements
+  static constexpr int kPanels = kDim / kPanelCols;
+  static constexpr uint32_t kPanelBytes = kTile * kPanelRowBytes;
   static constexpr uint32_t kTileBytes = kPanels * kPanelBytes;
+  static constexpr uint32_t kHalfPanelBytes = kHalfRows * kPanelRowBytes;
+  static constexpr uint32_t kHalfBytes = kPanels * kHalfPanelBytes;
 
-  static constexpr int kStagesMax = 4;  // fewer where rows of weights need the room
-  static constexpr int kStagesMin = 2;
+  static constexpr int kStages = kDim == 64 ? 4 : 2;
+  static constexpr int kQueryStages = 2;  // the next unit's queries come while this one's are read
 
-  // Before the stages, then a row of weights for each consumer.
   struct Shared {
-    alignas(1024) uint8_t q[kNumConsumers][kTileBytes];
+    alignas(1024) uint8_t q[kQueryStages][kNumConsumers][kHalfBytes];
+    alignas(1024) uint8_t means[kStages][kTileBytes];
     float partials[kNumConsumers][2][4][kTile];  // sums of a tile's columns: of a warp's rows
-    Mbarrier q_full[kNumConsumers];
-    Mbarrier q_empty[kNumConsumers];
-    Mbarrier weights_full[kNumConsumers];
-    Mbarrier weights_empty[kNumConsumers];
-    Mbarrier full[kStagesMax];
-    Mbarrier empty[kStagesMax];
-  };
-  static_assert(sizeof(Shared) % 1024 == 0);
+    QueryWork work[kQueryStages][kNumConsumers];  // comes with the queries
+    Mbarrier q_full[kQueryStages][kNumConsumers];
+    Mbarrier q_empty[kQueryStages][kNumConsumers];
+    Mbarrier full[kStages];
+    Mbarrier empty[kStages];
 
-  static constexpr int shared_bytes(int num_stages, int num_padded_candidates) {
-    constexpr int kAlignment = 1024;  // by hand
-    return kAlignment + static_cast<int>(sizeof(Shared)) +
-           num_stages * static_cast<int>(kTileBytes) +
-           kNumConsumers * num_padded_candidates * static_cast<int>(sizeof(float));
-  }
+    __device__ void init_barriers() {
+      for (int i = 0; i < kQueryStages * kNumConsumers; ++i) {
+        q_full[i / kNumConsumers][i % kNumConsumers].init(1);
+        q_empty[i / kNumConsumers][i % kNumConsumers].init(4);
+      }
+      for (int i = 0; i < kStages; ++i) {
+        full[i].init(1);
+        empty[i].init(4 * kNumConsumers);
+      }
+      fence_barrier_init();
+    }
+  };
+  static constexpr int kSharedBytes = sizeof(Shared) + 1024;  // to align it by hand
+  static_assert(kSharedBytes <= 227 * 1024);
 };
 
 // Named barriers of the block; 0 is __syncthreads'.
 enum QueryScanBarrier : int {
-  kScanTurnOfFirst = 1,  // the consumers issue their products in turns
-  kScanTurnOfSecond = 2,
-  kScanWholeFirst = 3,  // all warps of one consumer
-  kScanWholeSecond = 4,
-};
-
-// The shared memory of a block of threads.
-template <class Config>
-struct QueryScanMemory {
-  typename Config::Shared& fixed;
-
-  static __device__ QueryScanMemory at(uint8_t* raw) {
-    const uint32_t misaligned = shared_address(raw) % 1024;
-    return {*reinterpret_cast<typename Config::Shared*>(raw +
-                                                        (misaligned == 0 ? 0 : 1024 - misaligned))};
-  }
-
-  __device__ uint8_t* stage(int i) const {
-    return reinterpret_cast<uint8_t*>(&fixed) + sizeof(fixed) + i * Config::kTileBytes;
-  }
-
-  // The weights of a consumer's item, [num_padded_candidates].
-  __device__ float* weights(const QueryScanParams& p, int consumer) const {
-    return reinterpret_cast<float*>(stage(p.num_stages)) +
-           consumer * p.select.num_padded_candidates;
-  }
-
-  __device__ void init_barriers() const {
-    for (int i = 0; i < Config::kNumConsumers; ++i) {
-      fixed.q_full[i].init(1);
-      fixed.q_empty[i].init(4);
-      fixed.weights_full[i].init(128);
-      fixed.weights_empty[i].init(1);
-    }
-    for (int i = 0; i < Config::kStagesMax; ++i) {
-      fixed.full[i].init(1);
-      fixed.empty[i].init(4 * Config::kNumConsumers);
-    }
-    fence_barrier_init();
-  }
+  kScanTurns = 1,  // and the next three: the consumers issue their products in turns
+  kScanWhole = 5,  // and the next three: all warps of one consumer
 };
 
 // Where a thread stands in the ring of stages.
+template <int kNumStages>
 class StageRing {
  public:
   __device__ int stage() const { return stage_; }
   __device__ uint32_t parity() const { return parity_; }
-  __device__ void advance(int num_stages) {
-    if (++stage_ < num_stages) return;
+  __device__ void advance() {
+    if (++stage_ < kNumStages) return;
     stage_ = 0;
     parity_ ^= 1;
   }
@@ -151,6 +133,19 @@ __device__ __forceinline__ QueryItem item_of(const QueryScanParams& p, int unit,
 template <class Config>
 __device__ __forceinline__ int num_tiles_of(const QueryScanParams& p, int unit) {
   return max(item_of<Config>(p, unit, 0).num_tiles, item_of<Config>(p, unit, 1).num_tiles);
+}
+
+// The producer's division of a unit: a few integer divisions, which would hold up the consumers.
+template <class Config>
+__device__ __forceinline__ QueryWork work_of(const QueryScanParams& p, const QueryItem& item,
+                                             int num_unit_tiles, int consumer) {
+  const int half = consumer % 2;
+  return {.num_tiles = item.num_tiles,
+          .num_foreign = num_unit_tiles - item.num_tiles,
+          .num_last = item.count - (item.num_tiles - 1) * Config::kTile,
+          .num_rows = num_rows_of(p.select, item.block) - half * Config::kHalfRows,
+          .sums = masses_of(p.select, item.block, item.head) +
+                  half * p.select.num_padded_candidates};
 }
 
 // Calls work(unit) for the units of this block of threads.

@@ -1,10 +1,7 @@
-// A consumer of the query scan: one warpgroup, the 128 rows of an item as two halves of 64. While
-// it works on its scores, the tensor cores multiply for the other consumer.
+// A consumer of the query scan: one warpgroup, 64 rows of an item.
 #pragma once
 
-#include "kernels/cuda/device/mma.cuh"
 #include "kernels/cuda/device/softmax.cuh"
-#include "kernels/cuda/device/wgmma.cuh"
 #include "kernels/cuda/pbs/column_sums.cuh"
 #include "kernels/cuda/pbs/query_scan.cuh"
 
@@ -13,145 +10,126 @@ namespace pbserve::kernels::cuda {
 template <class Config>
 class QueryScanConsumer {
  public:
-  __device__ QueryScanConsumer(const QueryScanParams& params, const QueryScanMemory<Config>& memory,
-                               int number)
-      : params_(params), memory_(memory), number_(number), thread_(threadIdx.x % 128) {}
+  using Shared = typename Config::Shared;
+
+  __device__ QueryScanConsumer(const QueryScanParams& params, Shared& shared, int number)
+      : params_(params), shared_(shared), number_(number), thread_(threadIdx.x % 128) {}
 
   __device__ void run() {
-    if (number_ == 1) named_barrier_arrive(kScanTurnOfFirst, kTurnThreads);
-    for_each_unit(params_, [this](int unit) {
-      const int num_tiles = num_tiles_of<Config>(params_, unit);
-      const QueryItem item = item_of<Config>(params_, unit, number_);
-      if (item.count == 0) {
-        skip(2 * num_tiles - 1);
+    if (number_ == Config::kNumConsumers - 1) end_turn();
+    for_each_unit(params_, [this](int) {
+      shared_.q_full[queries_.stage()][number_].wait(queries_.parity());
+      const QueryWork work = shared_.work[queries_.stage()][number_];
+      if (work.num_tiles == 0) {
+        skip(2 * work.num_foreign - 1);
       } else {
-        scan(item, num_tiles - item.num_tiles);
+        scan(work);
       }
+      release(shared_.q_empty[queries_.stage()][number_]);
+      queries_.advance();
     });
   }
 
  private:
   static constexpr int kDim = Config::kHeadDim;
   static constexpr int kTurnThreads = 256;
-  static constexpr int kNumScores = Config::kTile / 2;  // floats of a thread: two rows of a half
+  static constexpr int kNumScores = Config::kTile / 2;  // of a thread: two rows'
   using Scores = float[kNumScores];
-  // Of a row without a candidate so far, as some lanes' are to the end. Below any score, and small
-  // enough that the rounding of its product, which fmaf gives back, is no large exponent.
-  static constexpr float kNoTop = -1e9f;
+  static constexpr float kNoTop = -1e30f;   // of lanes that have no candidate, to the end
+  static constexpr float kSumMax = 0x1p64f;  // of weights up to 1 of the first tile, and later ones
 
-  // num_foreign: tiles behind the item's that the unit's other item needs.
-  __device__ void scan(const QueryItem& item, int num_foreign) {
-    Scores upper, lower;
-    const int last = item.num_tiles - 1;
-    const int num_rows = num_rows_of(params_.select, item.block);
-    load_queries();
+  __device__ void scan(const QueryWork& work) {
+    Scores scores;
+    const int last = work.num_tiles - 1;
     clear();
 #pragma unroll 1
-    for (int tile = 0; tile <= last; ++tile) {
-      multiply_tile(upper, lower);
-      if (tile == last) {
-        mask(upper, item.count - tile * Config::kTile);
-        mask(lower, item.count - tile * Config::kTile);
-      }
-      add_row_masses(upper, 0);
-      add_row_masses(lower, 1);
+    for (int tile = 0; tile < last; ++tile) {
+      multiply_tile(scores, [] {});
+      add_row_masses(scores, tile == 0);
     }
-    skip(num_foreign);
-    finish_rows(num_rows);
+    multiply_tile(scores, [] {});
+    mask(scores, work.num_last);
+    keep_row_masses(scores);
+    skip(work.num_foreign);
+    finish_rows(work.num_rows);
 
-    // The last tile comes first: its scores are still there.
-    memory_.fixed.weights_empty[number_].wait(num_items_ % 2 ^ 1);
-    share_ = 1.f / static_cast<float>(num_rows);
+    // The last tile comes first: its weights are still there, but for a factor of their row.
+    add_columns_of([&](int at, int r) { return scores[at] * factors_[r]; });
+    float* sums = work.sums + thread_;
+    float* written = sums + last * Config::kTile;
 #pragma unroll 1
-    for (int tile = last, num_done = 0; num_done <= last; tile = num_done++) {
-      if (num_done > 0) multiply_tile(upper, lower);
-      add_column_weights(upper, 0);
-      add_column_weights(lower, 1);
-      write_weights(tile);
+    for (int tile = 0; tile < last; ++tile) {
+      multiply_tile(scores, [&] { write_sums(written); });
+      written = sums + tile * Config::kTile;
+      add_columns_of([&](int at, int r) {
+        return fast_exp2(fmaf(scores[at], params_.select.scale_log2, -log_sums_[r]));
+      });
     }
-    skip(num_foreign);
-    memory_.fixed.weights_full[number_].arrive();
-    ++num_items_;
+    named_barrier_sync(kScanWhole + number_, 128);
+    write_sums(written);
+    skip(work.num_foreign);
   }
 
   // The scores of the tile that the ring stands at. They get new variables: what the old ones held
-  // need not be kept until here.
-  __device__ __forceinline__ void multiply_tile(Scores& upper, Scores& lower) {
-    Scores new_upper, new_lower;
-    wait_full();
+  // need not be kept until here. `meanwhile` runs beside the products, behind a barrier for the
+  // threads of this consumer.
+  template <class Meanwhile>
+  __device__ __forceinline__ void multiply_tile(Scores& scores, const Meanwhile& meanwhile) {
+    Scores products;
+    shared_.full[ring_.stage()].wait(ring_.parity());
     begin_turn();
-    multiply(new_upper, 0);
-    multiply(new_lower, 1);
+    multiply(products);
     end_turn();
+    meanwhile();
     wgmma_wait<0>();
-    touch(new_upper);
-    touch(new_lower);
-    release(ring_.stage());
-    ring_.advance(params_.num_stages);
+    touch(products);
+    release(shared_.empty[ring_.stage()]);
+    ring_.advance();
 #pragma unroll
-    for (int i = 0; i < kNumScores; ++i) {
-      upper[i] = new_upper[i];
-      lower[i] = new_lower[i];
-    }
+    for (int i = 0; i < kNumScores; ++i) scores[i] = products[i];
   }
-
-  __device__ void wait_full() { memory_.fixed.full[ring_.stage()].wait(ring_.parity()); }
 
   // By one lane of every warp, after the wait for the products that read the tile.
-  __device__ void release(int stage) {
-    if (thread_ % 32 == 0) memory_.fixed.empty[stage].arrive();
+  __device__ void release(Mbarrier& empty) {
+    if (thread_ % 32 == 0) empty.arrive();
   }
 
-  // Without turns both consumers would multiply at the same time and then both leave the tensor
-  // cores idle. Every tile of the unit is a turn for both.
-  __device__ void begin_turn() { named_barrier_sync(kScanTurnOfFirst + number_, kTurnThreads); }
-  __device__ void end_turn() { named_barrier_arrive(kScanTurnOfSecond - number_, kTurnThreads); }
+  // Without turns all consumers would multiply at the same time and then all leave the tensor
+  // cores idle. Every tile of the unit is a turn for each.
+  __device__ void begin_turn() { named_barrier_sync(kScanTurns + number_, kTurnThreads); }
+  __device__ void end_turn() {
+    named_barrier_arrive(kScanTurns + (number_ + 1) % Config::kNumConsumers, kTurnThreads);
+  }
 
-  // Tiles that the other consumer alone needs.
+  // Tiles that the other item alone needs.
   __device__ void skip(int num_tiles) {
 #pragma unroll 1
     for (int i = 0; i < num_tiles; ++i) {
-      wait_full();
+      shared_.full[ring_.stage()].wait(ring_.parity());
       begin_turn();
       end_turn();
-      release(ring_.stage());
-      ring_.advance(params_.num_stages);
+      release(shared_.empty[ring_.stage()]);
+      ring_.advance();
     }
   }
 
-  // Starts the product of a half's rows with the tile the ring stands at.
-  __device__ __forceinline__ void multiply(Scores& scores, int half) {
-    const uint64_t means = tile_descriptor(memory_.stage(ring_.stage()), 0);
+  // Starts the product of the rows with the tile the ring stands at.
+  __device__ __forceinline__ void multiply(Scores& products) {
+    const uint64_t q = tile_descriptor(shared_.q[queries_.stage()][number_], 0);
+    const uint64_t means = tile_descriptor(shared_.means[ring_.stage()], 0);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kDim / 16; ++i) {
-      wgmma_rs_rows(scores, q_[half][i], advance(means, i / 4 * Config::kPanelBytes + i % 4 * 32),
-                    i == 0 ? Product::kOverwrite : Product::kAdd);
+      wgmma_ss(products, advance(q, i / 4 * Config::kHalfPanelBytes + i % 4 * 32),
+               advance(means, i / 4 * Config::kPanelBytes + i % 4 * 32),
+               i == 0 ? Product::kOverwrite : Product::kAdd);
     }
     wgmma_commit();
   }
 
-  // From shared memory, which the next item's queries may then have, into `a` operands.
-  __device__ void load_queries() {
-    const int lane = thread_ % 32;
-    memory_.fixed.q_full[number_].wait(num_items_ % 2);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < kDim / 16; ++i) {
-        const uint32_t panel =
-            shared_address(memory_.fixed.q[number_]) + i / 4 * Config::kPanelBytes;
-        const uint32_t address = a_lane_address<64>(panel, half * 64 + thread_ / 32 * 16, lane);
-        ldmatrix_x4(q_[half][i], address ^ (i % 4 * 32));
-      }
-    }
-    __syncwarp();
-    if (lane == 0) memory_.fixed.q_empty[number_].arrive();
-  }
-
   __device__ void clear() {
 #pragma unroll
-    for (int r = 0; r < 4; ++r) {
+    for (int r = 0; r < 2; ++r) {
       tops_[r] = kNoTop;
       row_sums_[r] = 0.f;
     }
@@ -167,97 +145,124 @@ class QueryScanConsumer {
     }
   }
 
-  // A step of the online softmax for the lane's own columns. Several tops and sums side by side:
-  // one chain of 64 additions would be longer than all the exponentials take.
-  __device__ __forceinline__ void add_row_masses(const Scores& scores, int half) {
-    constexpr int kChains = 4;
+  // A step of the online softmax for the lane's own columns. The base of the exponents is the top
+  // of the first tile and stays while the sums do not grow out of it: to look for the top of every
+  // tile would take a sixth of the pass's instructions.
+  __device__ __forceinline__ void add_row_masses(const Scores& scores, bool is_first) {
+    if (!is_first) {
+      const float upper = sum_masses(scores, 0);
+      const float lower = sum_masses(scores, 1);
+      if (!__any_sync(kFullWarp, !(fmaxf(upper, lower) < kSumMax))) {
+        row_sums_[0] = upper;
+        row_sums_[1] = lower;
+        return;
+      }
+    }
+    raise_tops(scores);
+    row_sums_[0] = sum_masses(scores, 0);
+    row_sums_[1] = sum_masses(scores, 1);
+  }
+
+  // The same for the last tile: scores become weights in units of exp2(top).
+  __device__ __forceinline__ void keep_row_masses(Scores& scores) {
+    raise_tops(scores);
+#pragma unroll
+    for (int i = 0; i < kNumScores; ++i) {
+      scores[i] = fast_exp2(fmaf(scores[i], params_.select.scale_log2, -tops_[i % 4 / 2]));
+    }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float old_top = tops_[2 * half + r];
-      float tops[kChains] = {old_top, old_top, old_top, old_top};
+      float sums[2] = {row_sums_[r], 0.f};
 #pragma unroll
       for (int i = 0; i < kNumScores / 4; ++i) {
-        const int at = 4 * i + 2 * r;
-        tops[i % kChains] = fmaxf(tops[i % kChains], fmaxf(scores[at], scores[at + 1]));
+        sums[i % 2] += scores[4 * i + 2 * r] + scores[4 * i + 2 * r + 1];
       }
-      const float top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
-      const float base = top * params_.select.scale_log2;
-      float sums[kChains] = {
-          row_sums_[2 * half + r] * fast_exp2(fmaf(old_top, params_.select.scale_log2, -base))};
-#pragma unroll
-      for (int i = 0; i < kNumScores / 4; ++i) {
-        const int at = 4 * i + 2 * r;
-        sums[i % kChains] += fast_exp2(fmaf(scores[at], params_.select.scale_log2, -base)) +
-                             fast_exp2(fmaf(scores[at + 1], params_.select.scale_log2, -base));
-      }
-      tops_[2 * half + r] = top;
-      row_sums_[2 * half + r] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      row_sums_[r] = sums[0] + sums[1];
     }
+  }
+
+  __device__ __forceinline__ void raise_tops(const Scores& scores) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float tops[2] = {scores[2 * r], scores[2 * r + 1]};
+#pragma unroll
+      for (int i = 2 * r + 4; i < kNumScores; i += 4) {
+        tops[0] = fmaxf(tops[0], scores[i]);
+        tops[1] = fmaxf(tops[1], scores[i + 1]);
+      }
+      const float top =
+          fmaxf(tops_[r], fmaxf(tops[0], tops[1]) * params_.select.scale_log2);
+      row_sums_[r] *= fast_exp2(tops_[r] - top);
+      tops_[r] = top;
+    }
+  }
+
+  // Several sums side by side: one chain of 32 additions would be longer than all the exponentials
+  // take.
+  __device__ __forceinline__ float sum_masses(const Scores& scores, int r) const {
+    constexpr int kChains = 4;
+    float sums[kChains] = {row_sums_[r]};
+#pragma unroll
+    for (int i = 0; i < kNumScores / 4; ++i) {
+      const int at = 4 * i + 2 * r;
+      sums[i % kChains] += fast_exp2(fmaf(scores[at], params_.select.scale_log2, -tops_[r])) +
+                           fast_exp2(fmaf(scores[at + 1], params_.select.scale_log2, -tops_[r]));
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
   // The log-sum-exp of the rows; of rows that do not exist one that makes all weights 0.
   __device__ void finish_rows(int num_rows) {
 #pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      SoftmaxState state{tops_[r] * params_.select.scale_log2, row_sums_[r]};
-#pragma unroll
-      for (int distance = 2; distance > 0; distance /= 2) {
-        state = merged(state, {__shfl_xor_sync(kFullWarp, state.top, distance),
-                               __shfl_xor_sync(kFullWarp, state.sum, distance)});
-      }
-      const int row = r / 2 * 64 + thread_ / 32 * 16 + r % 2 * 8 + thread_ % 32 / 4;
-      log_sums_[r] = row < num_rows ? state.top + fast_log2(state.sum) : INFINITY;
+    for (int r = 0; r < 2; ++r) {
+      const float top = warp_reduce<4>(tops_[r], Max());
+      const float sum = warp_reduce<4>(row_sums_[r] * fast_exp2(tops_[r] - top), Sum());
+      const int row = thread_ / 32 * 16 + r * 8 + thread_ % 32 / 4;
+      log_sums_[r] = row < num_rows ? top + fast_log2(sum) : INFINITY;
+      factors_[r] = fast_exp2(tops_[r] - log_sums_[r]);
     }
   }
 
-  // The sums over a half's rows of their weights for a tile; those of both halves, once the second
-  // has come, are the tile's weights. Always in this order, whatever the item's company.
-  __device__ __forceinline__ void add_column_weights(const Scores& scores, int half) {
+  // The sums over a warp's rows of their weights for a tile. weight_at(i, r) is that of scores[i],
+  // of row r.
+  template <class WeightAt>
+  __device__ __forceinline__ void add_columns_of(const WeightAt& weight_at) {
     float columns[Config::kTile / 4];
-    const float upper = -log_sums_[2 * half];
-    const float lower = -log_sums_[2 * half + 1];
 #pragma unroll
     for (int i = 0; i < Config::kTile / 4; ++i) {
       const int at = i / 2 * 4 + i % 2;
-      columns[i] = fast_exp2(fmaf(scores[at], params_.select.scale_log2, upper)) +
-                   fast_exp2(fmaf(scores[at + 2], params_.select.scale_log2, lower));
+      columns[i] = weight_at(at, 0) + weight_at(at + 2, 1);
     }
     add_columns(columns);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      column_sums_[i] = half == 0 ? columns[i] : column_sums_[i] + columns[i];
-    }
-  }
-
-  // Adds the warps' sums. The partial sums lie in two places in turn, so that one barrier does.
-  __device__ void write_weights(int tile) {
-    float(&partials)[4][Config::kTile] = memory_.fixed.partials[number_][slot_];
     slot_ ^= 1;
     const int lane = thread_ % 32;
-    float* own = partials[thread_ / 32] + lane / 4 * 16 + lane % 4 * 2;
-    *reinterpret_cast<float2*>(own) = {column_sums_[0], column_sums_[1]};
-    *reinterpret_cast<float2*>(own + 8) = {column_sums_[2], column_sums_[3]};
-    named_barrier_sync(kScanWholeFirst + number_, 128);
+    float* own = shared_.partials[number_][slot_][thread_ / 32] + lane / 4 * 16 + lane % 4 * 2;
+    *reinterpret_cast<float2*>(own) = {columns[0], columns[1]};
+    *reinterpret_cast<float2*>(own + 8) = {columns[2], columns[3]};
+  }
+
+  // Adds the warps' sums, behind a barrier. They lie in two places in turn: the next ones are told
+  // before the next barrier.
+  __device__ __forceinline__ void write_sums(float* to) {
+    const float(&partials)[4][Config::kTile] = shared_.partials[number_][slot_];
     float sum = partials[0][thread_];
 #pragma unroll
     for (int warp = 1; warp < 4; ++warp) sum += partials[warp][thread_];
-    memory_.weights(params_, number_)[tile * Config::kTile + thread_] = sum * share_;
+    *to = sum;
   }
 
   const QueryScanParams& params_;
-  const QueryScanMemory<Config>& memory_;
-  const int number_;  // 0 or 1
+  Shared& shared_;
+  const int number_;  // the unit's item and its half
   const int thread_;  // of the warpgroup
-  StageRing ring_;
-  uint32_t num_items_ = 0;
+  StageRing<Config::kStages> ring_;
+  StageRing<Config::kQueryStages> queries_;
   int slot_ = 0;
-  float share_ = 0;  // of a row in the mean
-  uint32_t q_[2][kDim / 16][4];
-  // Of the thread's rows: (half, upper or lower).
-  float tops_[4];
-  float row_sums_[4];
-  float log_sums_[4];
-  float column_sums_[4];
+  // Of the thread's rows, the upper and the lower one.
+  float tops_[2];      // base-2 logits
+  float row_sums_[2];  // in units of exp2(top)
+  float log_sums_[2];
+  float factors_[2];  // exp2(top) over the row's sum
 };
 
 }  // namespace pbserve::kernels::cuda

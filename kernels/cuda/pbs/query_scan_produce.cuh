@@ -1,84 +1,76 @@
-// The producer's warpgroup of the query scan: a thread that keeps the copy engine busy, and a warp
-// for each consumer that chooses from its weights.
+// The producer of the query scan: a thread that keeps the copy engine busy.
 #pragma once
 
+#include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/device/tma.cuh"
-#include "kernels/cuda/pbs/choose_row.cuh"
 #include "kernels/cuda/pbs/query_scan.cuh"
 
 namespace pbserve::kernels::cuda {
 
-// One thread runs it.
 template <class Config>
 class QueryScanProducer {
  public:
-  __device__ QueryScanProducer(const QueryScanParams& params, const QueryScanMemory<Config>& memory)
-      : params_(params), memory_(memory) {}
+  using Shared = typename Config::Shared;
 
+  __device__ QueryScanProducer(const QueryScanParams& params, Shared& shared)
+      : params_(params), shared_(shared) {}
+
+  // A unit's queries are asked for amid the unit before: then those of the last but one, in whose
+  // place they come, are no longer read. Consumers write when they have had means.
   __device__ void run() {
+    load_queries(blockIdx.x);
+    wait_for_earlier_kernels();  // the means are gathered, the last batch's weights read
     for_each_unit(params_, [this](int unit) {
-      for (int i = 0; i < Config::kNumConsumers; ++i)
-        load_queries(item_of<Config>(params_, unit, i), i);
       const int kv_head = unit % params_.select.num_kv_heads;
       const int num_tiles = num_tiles_of<Config>(params_, unit);
       load_means(kv_head, num_tiles);
+      load_queries(unit + static_cast<int>(gridDim.x));
       load_means(kv_head, num_tiles - 1);  // the last one's scores are still there
     });
   }
 
  private:
-  // As soon as the consumer has the last item's queries in its registers.
-  __device__ void load_queries(const QueryItem& item, int consumer) {
-    if (item.count == 0) return;
-    Mbarrier& full = memory_.fixed.q_full[consumer];
-    memory_.fixed.q_empty[consumer].wait(num_items_[consumer]++ % 2 ^ 1);
-    full.arrive_and_expect(Config::kTileBytes);
-    const int row = (params_.select.first_block + item.block) * Config::kRows;
-    for (int panel = 0; panel < Config::kPanels; ++panel) {
-      tma_load(memory_.fixed.q[consumer] + panel * Config::kPanelBytes, params_.q_map, full,
-               panel * 64, item.head, row);
+  // Any queries for an item that does not exist.
+  __device__ void load_queries(int unit) {
+    if (unit >= params_.num_units) return;
+    const QueryItem items[2] = {item_of<Config>(params_, unit, 0),
+                                item_of<Config>(params_, unit, 1)};
+    const int num_tiles = max(items[0].num_tiles, items[1].num_tiles);
+    for (int consumer = 0; consumer < Config::kNumConsumers; ++consumer) {
+      const QueryItem& item = items[consumer / 2];
+      const int stage = queries_.stage();
+      Mbarrier& full = shared_.q_full[stage][consumer];
+      shared_.q_empty[stage][consumer].wait(queries_.parity() ^ 1);
+      shared_.work[stage][consumer] = work_of<Config>(params_, item, num_tiles, consumer);
+      full.arrive_and_expect(Config::kHalfBytes);
+      const int row = (params_.select.first_block + item.block) * Config::kRows +
+                      consumer % 2 * Config::kHalfRows;
+      for (int panel = 0; panel < Config::kPanels; ++panel) {
+        tma_load(shared_.q[stage][consumer] + panel * Config::kHalfPanelBytes, params_.q_map, full,
+                 panel * kPanelCols, item.head, row);
+      }
     }
+    queries_.advance();
   }
 
   __device__ void load_means(int kv_head, int num_tiles) {
     int row = kv_head * params_.select.num_padded_candidates;
-    for (int tile = 0; tile < num_tiles;
-         ++tile, row += Config::kTile, ring_.advance(params_.num_stages)) {
-      Mbarrier& full = memory_.fixed.full[ring_.stage()];
-      memory_.fixed.empty[ring_.stage()].wait(ring_.parity() ^ 1);
+    for (int tile = 0; tile < num_tiles; ++tile, row += Config::kTile, ring_.advance()) {
+      Mbarrier& full = shared_.full[ring_.stage()];
+      shared_.empty[ring_.stage()].wait(ring_.parity() ^ 1);
       full.arrive_and_expect(Config::kTileBytes);
-      uint8_t* to = memory_.stage(ring_.stage());
+      uint8_t* to = shared_.means[ring_.stage()];
       for (int panel = 0; panel < Config::kPanels; ++panel) {
-        tma_load(to + panel * Config::kPanelBytes, params_.means_map, full, panel * 64, row);
+        tma_load(to + panel * Config::kPanelBytes, params_.means_map, full, panel * kPanelCols,
+                 row);
       }
     }
   }
 
   const QueryScanParams& params_;
-  const QueryScanMemory<Config>& memory_;
-  StageRing ring_;
-  uint32_t num_items_[Config::kNumConsumers] = {};
+  Shared& shared_;
+  StageRing<Config::kStages> ring_;
+  StageRing<Config::kQueryStages> queries_;
 };
-
-// By a whole warp: chooses from the weights of one consumer's items.
-template <class Config>
-__device__ __forceinline__ void choose_from_items(const QueryScanParams& p,
-                                                  const QueryScanMemory<Config>& memory,
-                                                  int consumer) {
-  const float* weights = memory.weights(p, consumer);
-  uint32_t parity = 0;
-  for_each_unit(p, [&](int unit) {
-    const QueryItem item = item_of<Config>(p, unit, consumer);
-    if (item.count == 0) return;
-    memory.fixed.weights_full[consumer].wait(parity);
-    parity ^= 1;
-    const RowChooser chooser(p.select, weights, item.count);
-    const unsigned long long num_taken = chooser.run(mask_row(p.select, item.block, item.head));
-    __syncwarp();
-    if (threadIdx.x % 32 != 0) return;
-    memory.fixed.weights_empty[consumer].arrive();
-    atomicAdd(p.select.num_selected, num_taken + num_own_blocks_of(p.select, item.block));
-  });
-}
 
 }  // namespace pbserve::kernels::cuda

@@ -11,8 +11,8 @@
 
 namespace pbserve::kernels::cuda {
 
-// Scorers mean and antidiagonal work off query blocks in batches. A batch keeps one float per query
-// group and candidate block (and, scorer mean, the pooled queries) between scoring and choosing. 64
+// Query blocks are worked off in batches. A batch keeps one float per query group and candidate
+// block (and, scorer mean, the pooled queries) between scoring and choosing. 64
 // MB of them stay in the L2 cache for the greater part and are tiles enough for all
 // multiprocessors.
 inline constexpr int64_t kSelectBatchBytes = int64_t{64} << 20;

@@ -3,9 +3,9 @@
 
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/device_data.h"
-#include "kernels/cuda/pbs/choose_row.cuh"
 #include "kernels/cuda/pbs/order_scratch.h"
 #include "kernels/cuda/pbs/scratch.h"
+#include "kernels/cuda/pbs/select_params.h"
 #include "kernels/cuda/stream_state.h"
 
 namespace pbserve::kernels::cuda {
@@ -16,6 +16,18 @@ struct BlockRange {
   int32_t begin;
   int32_t end;
 };
+
+int32_t num_groups_of(const PbsParams& params) {
+  switch (params.scorer) {
+    case PbsScorer::kQuery:
+      return 2;
+    case PbsScorer::kMean:
+      return 1;
+    case PbsScorer::kAntidiagonal:
+      break;
+  }
+  return kPbsBlock / params.stride;
+}
 
 // All but the batch.
 SelectParams params_of(const PbsSelectArgs& args) {
@@ -37,7 +49,7 @@ SelectParams params_of(const PbsSelectArgs& args) {
   p.num_rows = input.job.num_rows();
   p.job_block = input.job.begin / kPbsBlock;
   p.segment_blocks = params.segment / kPbsBlock;
-  p.num_groups = params.scorer == PbsScorer::kAntidiagonal ? kPbsBlock / params.stride : 1;
+  p.num_groups = num_groups_of(params);
   p.num_mask_words = static_cast<int32_t>(input.plan.mask.dim(2));
   p.num_sink_blocks = params.sink;
   // No context is longer than INT_MAX tokens.
@@ -72,9 +84,9 @@ void take_all(SelectParams p, BlockRange blocks, cudaStream_t stream) {
   take_all_blocks(p, stream);
 }
 
-// Scorers mean and antidiagonal, in batches that fit the scratch behind the mean keys.
-void score_in_batches(SelectParams p, BlockRange blocks, int64_t scratch_bytes,
-                      const StreamState& state) {
+// In batches that fit the scratch behind the mean keys.
+void score_in_batches(SelectParams p, BlockRange blocks, const PbsInput& input,
+                      const StreamState& state, int64_t scratch_bytes) {
   const int64_t block_bytes =
       select_bytes_per_block(p.num_q_heads, p.head_dim, p.num_padded_candidates, p.num_groups);
   check(block_bytes <= scratch_bytes, "pbs_select: scratch");
@@ -84,9 +96,19 @@ void score_in_batches(SelectParams p, BlockRange blocks, int64_t scratch_bytes,
     set_batch(p, {block, std::min(block + batch, blocks.end)});
     p.q_pooled = p.log_masses +
                  int64_t{p.num_blocks} * p.num_q_heads * p.num_groups * p.num_padded_candidates;
-    p.num_groups == 1 ? score_means(p, state.stream)
-                      : score_antidiagonals(p, state.num_sms, state.stream);
-    weigh_masses(p, state.stream);
+    switch (input.params.scorer) {
+      case PbsScorer::kQuery:
+        scan_queries(p, state.num_sms, state.stream);
+        break;
+      case PbsScorer::kMean:
+        score_means(p, state.stream);
+        weigh_masses(p, state.stream);
+        break;
+      case PbsScorer::kAntidiagonal:
+        score_antidiagonals(p, state.num_sms, state.stream);
+        weigh_masses(p, state.stream);
+        break;
+    }
     choose_blocks(p, state.stream);
   }
 }
@@ -97,7 +119,6 @@ void score(SelectParams p, BlockRange blocks, const PbsInput& input, const Strea
   // Later blocks have more candidates: there is room for those of the last one.
   p.num_padded_candidates =
       static_cast<int32_t>(num_candidates_padded(num_candidates_of(p, p.num_blocks - 1)));
-  check(p.num_padded_candidates <= RowChooser::kCandidatesMax, "pbs_select: context too long");
   const int64_t mean_bytes = means_bytes(p.num_kv_heads, p.head_dim, p.num_padded_candidates);
   const int64_t scratch_bytes = input.plan.scratch.numel() - mean_bytes;
   check(scratch_bytes >= 0, "pbs_select: scratch");
@@ -105,11 +126,7 @@ void score(SelectParams p, BlockRange blocks, const PbsInput& input, const Strea
   p.means = reinterpret_cast<__nv_bfloat16*>(scratch);
   p.log_masses = reinterpret_cast<float*>(scratch + mean_bytes);
   if (input.params.scorer != PbsScorer::kAntidiagonal) gather_means(p, state.stream);
-  if (input.params.scorer == PbsScorer::kQuery) {
-    select_by_queries(p, state.num_sms, state.stream);
-  } else {
-    score_in_batches(p, blocks, scratch_bytes, state);
-  }
+  score_in_batches(p, blocks, input, state, scratch_bytes);
 }
 
 }  // namespace

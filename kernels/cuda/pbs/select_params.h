@@ -14,7 +14,8 @@ namespace pbserve::kernels::cuda {
 // `stride` tokens): a group has for every candidate block the mass sum of exp(score) over the
 // block's key groups, and the kernels pass on its logarithm, base 2. Rows are ordered (KV head,
 // query block, head of the KV head's G, group); groups past the end of a short last block have rows
-// that nobody reads.
+// that nobody reads. Scorer query has two groups, the halves of the block, and passes on the sums of
+// the weights that their queries give.
 struct SelectParams {
   const __nv_bfloat16* q;       // [job rows, Hq, D]
   const __nv_bfloat16* k;       // [num_pages, Hkv, P, D]
@@ -37,7 +38,7 @@ struct SelectParams {
   int32_t num_blocks;      // of the batch
   int32_t job_block;       // job.begin / B
   int32_t segment_blocks;  // S / B
-  int32_t num_groups;      // of a whole query block: 1, 8 or 16
+  int32_t num_groups;      // of a whole query block: 1, 2, 8 or 16
   int32_t num_padded_candidates;
   int32_t num_mask_words;
   int32_t num_sink_blocks;   // the first candidates, taken always
@@ -50,16 +51,15 @@ struct SelectParams {
 
 // Writes `means` for the candidates of the last query block of the batch, zeros behind them.
 void gather_means(const SelectParams& params, cudaStream_t stream);
-// Scorer query: reads `means`, writes mask, adds to num_selected. REQUIRES: every query block has
-// candidates.
-void select_by_queries(const SelectParams& params, int num_sms, cudaStream_t stream);
+// Scorer query: reads `means`, writes log_masses. REQUIRES: every query block has candidates.
+void scan_queries(const SelectParams& params, int num_sms, cudaStream_t stream);
 // Reads `means`, writes log_masses and q_pooled.
 void score_means(const SelectParams& params, cudaStream_t stream);
 // Writes log_masses. REQUIRES: some query block has candidates.
 void score_antidiagonals(const SelectParams& params, int num_sms, cudaStream_t stream);
 // From log_masses to weights.
 void weigh_masses(const SelectParams& params, cudaStream_t stream);
-// Reads weights, writes mask, adds to num_selected.
+// Reads weights, or sums of them where there are two groups; writes mask, adds to num_selected.
 void choose_blocks(const SelectParams& params, cudaStream_t stream);
 // Takes every candidate: writes mask, adds to num_selected.
 void take_all_blocks(const SelectParams& params, cudaStream_t stream);
@@ -67,6 +67,12 @@ void take_all_blocks(const SelectParams& params, cudaStream_t stream);
 // Of query block `block` of the batch: the blocks of the segments before its own.
 __host__ __device__ inline int num_candidates_of(const SelectParams& p, int block) {
   return (p.job_block + p.first_block + block) / p.segment_blocks * p.segment_blocks;
+}
+
+// What row (head, query block) of the batch has in log_masses.
+__device__ __forceinline__ float* masses_of(const SelectParams& p, int block, int head) {
+  const int64_t row = (int64_t{head / p.group} * p.num_blocks + block) * p.group + head % p.group;
+  return p.log_masses + row * p.num_groups * int64_t{p.num_padded_candidates};
 }
 
 // The blocks of its own segment up to itself.
