@@ -289,6 +289,7 @@ void EngineLoop::commit(const StepOutput& output) {
     output_.token(sampled.id, sampled.token, ends ? TokenRole::kEnd : TokenRole::kText, time);
   }
   if (!tokens.empty()) metrics_.observe_step(0, static_cast<int64_t>(tokens.size()));
+  if (!finished.empty()) publish_load();  // who hears of its end finds the gauges without it
   for (FinishedSequence& gone : finished) finish(std::move(gone));
 }
 

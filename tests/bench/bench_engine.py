@@ -24,7 +24,6 @@ from stream_gaps import gaps_beside
 
 NUM_OUTPUT_TOKENS = 64
 MODES = ("dense", "pbs")
-NUM_TURNS = 3
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,8 +34,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dummy", action="store_true", help="random weights from config.json")
     parser.add_argument("--tokens", type=int, nargs="*", default=[8192, 30000],
                         help="of prompts; the last one runs beside the streams too")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--turns", nargs="*", default=[], metavar="TOKENS+NEW",
                         help="second turns of a conversation: new tokens on those before")
+    parser.add_argument("--repeat-turns", type=int, default=3)
     parser.add_argument("--streams", type=int, default=16, help="beside the long prompt; 0 = none")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--contexts", type=int, nargs="*", default=[1024, 8192])
@@ -80,19 +81,19 @@ def text_ids(server: BenchServer, length: int, vocab_size: int, is_dummy: bool) 
 
 def measure(server: BenchServer, arguments: argparse.Namespace, vocab_size: int):
     """Yields one result after the other."""
-    for mode in MODES:  # what is loaded at first use
+    for mode in arguments.modes:  # what is loaded at first use
         first_token(server, 4096, vocab_size, mode, "warm-up")
     for length in arguments.tokens:
-        for mode in MODES:
+        for mode in arguments.modes:
             yield first_token(server, length, vocab_size, mode)
     if arguments.tokens and arguments.streams > 0:
-        for mode in MODES:
+        for mode in arguments.modes:
             yield gaps_beside(server, arguments.tokens[-1], vocab_size, mode, arguments.streams)
     for turns in arguments.turns:
         num_before, num_new = map(int, turns.split("+"))
         ids = text_ids(server, num_before + num_new, vocab_size, arguments.dummy)
-        for attempt in range(NUM_TURNS):
-            for mode in MODES:
+        for attempt in range(arguments.repeat_turns):
+            for mode in arguments.modes:
                 yield second_turn(server, ids, num_new, mode, f"{turns}/{mode}/{attempt}")
     for context in arguments.contexts:
         for batch in arguments.batches:
