@@ -35,6 +35,7 @@ ARMS = [
     Arm("dense", "default", {"mode": "dense"}),
     Arm("pbs", "default", {"mode": "pbs"}),
     Arm("pbs paper", "paper", {"mode": "pbs"}),
+]
 SETTINGS = {"device.gpu_memory_utilization": "0.4"}  # on a GPU both are there at a time
 
 
