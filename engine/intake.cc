@@ -37,20 +37,28 @@ std::string exact_digits(float value) {
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
+std::string scorer_name(const kernels::PbsParams& params) {
+  switch (params.scorer) {
+    case kernels::PbsScorer::kQuery:
+      return "query";
+    case kernels::PbsScorer::kMean:
+      return "mean";
+    case kernels::PbsScorer::kAntidiagonal:
+      return absl::StrCat("antidiagonal/", params.stride);
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const kernels::PbsParams& params = pbs.params;
-  const std::string scorer = params.scorer == kernels::PbsScorer::kQuery ? "query"
-                             : params.scorer == kernels::PbsScorer::kMean
-                                 ? "mean"
-                                 : absl::StrCat("antidiagonal/", params.stride);
-  const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
   const char* selector = params.selector == kernels::PbsSelector::kTopP ? "top_p" : "max_ratio";
+  const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
   const std::string forced =
       pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
-  return absl::StrCat("pbs ", scorer, " ", selector, " ", exact_digits(threshold), " span ",
-                      pbs.span, " segment ", params.segment, order, " sink ", params.sink,
+  return absl::StrCat("pbs ", scorer_name(params), " ", selector, " ", exact_digits(threshold),
+                      " span ", pbs.span, " segment ", params.segment, order, " sink ", params.sink,
                       params.sink_free ? " free" : "", " local ", params.local, " dense_tail ",
                       params.dense_tail, " min_tokens ", pbs.min_tokens, " dense_layers ",
                       pbs.dense_layers, forced);
@@ -225,9 +233,9 @@ absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) 
   const bool is_long = std::cmp_greater_equal(spec.prompt.size(), pbs.min_tokens);
   spec.pbs = mode == SparseMode::kPbs || (mode == SparseMode::kAuto && is_long);
   spec.pbs_threshold = threshold;
-  const std::string made_by = pbs.prefix_reuse == PrefixReuse::kAny ? "any"
-                              : spec.pbs ? attention_signature(pbs, threshold)
-                                         : "dense";
+  const bool shares_all = pbs.prefix_reuse == PrefixReuse::kAny;
+  const std::string own = spec.pbs ? attention_signature(pbs, threshold) : "dense";
+  const std::string made_by = shares_all ? "any" : own;
   spec.cache_root = absl::StrCat(made_by, "|", request.cache_salt);
   return absl::OkStatus();
 }

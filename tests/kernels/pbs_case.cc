@@ -85,8 +85,7 @@ DType widest_dtype(const Backend& backend) {
 class PbsCase::OnDevice {
  public:
   explicit OnDevice(const PbsCase& pbs)
-      : case_(pbs),
-        k_pages(pbs.k_pages_, pbs.stream_),
+      : k_pages(pbs.k_pages_, pbs.stream_),
         v_pages(pbs.v_pages_, pbs.stream_),
         k_mean(pbs.k_mean_, pbs.stream_),
         own_k(pbs.own_k_, pbs.stream_),
@@ -95,7 +94,8 @@ class PbsCase::OnDevice {
         q(pbs.q_, pbs.stream_),
         out(pbs.out_, pbs.stream_),
         table(as_tensor(pbs.cache_.block_table(0)), pbs.stream_),
-        scratch(ones({std::max<int64_t>(pbs.scratch_bytes_, 1)}, DType::kU8), pbs.stream_) {}
+        scratch(ones({std::max<int64_t>(pbs.scratch_bytes_, 1)}, DType::kU8), pbs.stream_),
+        case_(pbs) {}
 
   kernels::PbsInput input() const {
     return {.plan = {.own = {.k = own_k.view(), .v = own_v.view(), .k_mean = {}},
@@ -109,6 +109,8 @@ class PbsCase::OnDevice {
             .scale = case_.shape.scale()};
   }
 
+  DeviceTensor k_pages, v_pages, k_mean, own_k, own_v, mask, q, out, table, scratch;
+
  private:
   static HostTensor as_tensor(const Tensor& table) {
     const auto* entries = table.as<int32_t>();
@@ -116,9 +118,6 @@ class PbsCase::OnDevice {
   }
 
   const PbsCase& case_;
-
- public:
-  DeviceTensor k_pages, v_pages, k_mean, own_k, own_v, mask, q, out, table, scratch;
 };
 
 namespace {

@@ -60,7 +60,7 @@ struct QueryScanConfig {
   struct Shared {
     alignas(1024) uint8_t q[kQueryStages][kNumConsumers][kHalfBytes];
     alignas(1024) uint8_t means[kStages][kTileBytes];
-    float partials[kNumConsumers][2][4][kTile];  // sums of a tile's columns: of a warp's rows
+    float partials[kNumConsumers][2][4][kTile];   // sums of a tile's columns: of a warp's rows
     QueryWork work[kQueryStages][kNumConsumers];  // comes with the queries
     Mbarrier q_full[kQueryStages][kNumConsumers];
     Mbarrier q_empty[kQueryStages][kNumConsumers];
@@ -140,12 +140,12 @@ template <class Config>
 __device__ __forceinline__ QueryWork work_of(const QueryScanParams& p, const QueryItem& item,
                                              int num_unit_tiles, int consumer) {
   const int half = consumer % 2;
-  return {.num_tiles = item.num_tiles,
-          .num_foreign = num_unit_tiles - item.num_tiles,
-          .num_last = item.count - (item.num_tiles - 1) * Config::kTile,
-          .num_rows = num_rows_of(p.select, item.block) - half * Config::kHalfRows,
-          .sums = masses_of(p.select, item.block, item.head) +
-                  half * p.select.num_padded_candidates};
+  return {
+      .num_tiles = item.num_tiles,
+      .num_foreign = num_unit_tiles - item.num_tiles,
+      .num_last = item.count - (item.num_tiles - 1) * Config::kTile,
+      .num_rows = num_rows_of(p.select, item.block) - half * Config::kHalfRows,
+      .sums = masses_of(p.select, item.block, item.head) + half * p.select.num_padded_candidates};
 }
 
 // Calls work(unit) for the units of this block of threads.

@@ -35,7 +35,7 @@ class QueryScanConsumer {
   static constexpr int kTurnThreads = 256;
   static constexpr int kNumScores = Config::kTile / 2;  // of a thread: two rows'
   using Scores = float[kNumScores];
-  static constexpr float kNoTop = -1e30f;   // of lanes that have no candidate, to the end
+  static constexpr float kNoTop = -1e30f;    // of lanes that have no candidate, to the end
   static constexpr float kSumMax = 0x1p64f;  // of weights up to 1 of the first tile, and later ones
 
   __device__ void scan(const QueryWork& work) {
@@ -190,8 +190,7 @@ class QueryScanConsumer {
         tops[0] = fmaxf(tops[0], scores[i]);
         tops[1] = fmaxf(tops[1], scores[i + 1]);
       }
-      const float top =
-          fmaxf(tops_[r], fmaxf(tops[0], tops[1]) * params_.select.scale_log2);
+      const float top = fmaxf(tops_[r], fmaxf(tops[0], tops[1]) * params_.select.scale_log2);
       row_sums_[r] *= fast_exp2(tops_[r] - top);
       tops_[r] = top;
     }

@@ -14,8 +14,8 @@ namespace pbserve::kernels::cuda {
 // `stride` tokens): a group has for every candidate block the mass sum of exp(score) over the
 // block's key groups, and the kernels pass on its logarithm, base 2. Rows are ordered (KV head,
 // query block, head of the KV head's G, group); groups past the end of a short last block have rows
-// that nobody reads. Scorer query has two groups, the halves of the block, and passes on the sums of
-// the weights that their queries give.
+// that nobody reads. Scorer query has two groups, the halves of the block, and passes on the sums
+// of the weights that their queries give.
 struct SelectParams {
   const __nv_bfloat16* q;       // [job rows, Hq, D]
   const __nv_bfloat16* k;       // [num_pages, Hkv, P, D]
