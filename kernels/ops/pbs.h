@@ -90,7 +90,7 @@ struct PbsSpan {
 
 PBSERVE_HOST_DEVICE constexpr int32_t num_spans(const PbsJob& job) {
   if (job.span_len == 0) return 1;
-  return (job.end + job.span_len - 1) / job.span_len - job.begin / job.span_len;
+  return ceil_div(job.end, job.span_len) - job.begin / job.span_len;
 }
 
 // REQUIRES: 0 <= index < num_spans(job).
@@ -103,7 +103,7 @@ PBSERVE_HOST_DEVICE constexpr PbsSpan span_of(const PbsJob& job, int32_t index) 
 
 // Block of the prompt, counted from its beginning, from which on query blocks are dense.
 PBSERVE_HOST_DEVICE constexpr int32_t first_tail_block(int32_t prompt_len, int32_t dense_tail) {
-  const int32_t first = (prompt_len + kPbsBlock - 1) / kPbsBlock - dense_tail;
+  const int32_t first = ceil_div(prompt_len, kPbsBlock) - dense_tail;
   return first > 0 ? first : 0;
 }
 
