@@ -88,7 +88,7 @@ PbsPlan take_pbs_plan(const PbsPlanShape& shape, Device device, Workspace& works
     return workspace.take(shape.dtype,
                           {query_blocks, shape.num_kv_heads, kPbsBlock, shape.head_dim});
   };
-  return {.own = {.k = take_pages(), .v = take_pages(), .k_mean = {}},
+  return {.own = {.k = take_pages(), .v = take_pages(), .k_mean = {}, .k_var = {}},
           .mask = workspace.take(
               DType::kU32, {shape.num_q_heads, query_blocks, ceil_div<int64_t>(key_blocks, 32)}),
           .scratch = workspace.take(DType::kU8, {scratch_bytes})};

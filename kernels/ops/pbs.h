@@ -4,7 +4,7 @@
 // through a layer together: consecutive spans. Per layer, once the job's q, k, v are known:
 //   1. pbs_order   - each span's last queries score the keys of the span's own complete segments;
 //                    every segment is sorted by score and written into its pages in that order,
-//                    with the mean key of every page;
+//                    with the mean and the variance of the keys of every page;
 //   2. pbs_select  - for each query block, score the pages of earlier segments and take the ones
 //                    that carry the attention mass: bits of a mask;
 //   3. pbs_audit   - on a sample of queries, the share of the true mass that was taken;
@@ -36,15 +36,31 @@ enum class PbsOrder : uint8_t {
   kNatural,  // segments stay as they are
 };
 
-// All weights add up to 1 over the candidates of a query block.
+// How a candidate of a query block gets its weight.
 enum class PbsScorer : uint8_t {
+  // The share of all that a query attends to that the candidate is expected to hold: with
+  //   a[t][j] = scale q.mean[j] + 1/2 sum_d (scale q[d])^2 var[j][d]
+  // (the log of the mean of exp(scale q.k) over the block's keys, to the second order of its
+  // cumulants), share[t][j] = B exp(a[t][j]) / (sum over candidates of the same + the exact mass of
+  // the keys of the own segment up to t). Weight: the root of the mean of share^2 over the rows
+  // t = 0, kMassStride, 2 kMassStride... of the block. They do not add up to 1.
+  kMass,
+  // Of the others the weights add up to 1 over the candidates of a query block.
   kQuery,         // every query against the mean keys, softmax, mean over the queries (after
                   // FlashPrefill V2's scorer)
   kMean,          // the mean query against the mean keys: the paper's
   kAntidiagonal,  // PBS+ (after XAttention): antidiagonal sums of stride x stride tiles
 };
 
+// Scorer mass looks at one query of four: of its weights, which are means, that took nothing
+// (tests/bench/NOTES.md), and it halves what planning costs.
+inline constexpr int kMassStride = 4;
+
 enum class PbsSelector : uint8_t {
+  // Of scorer mass, and it has no other: a candidate if its weight is at least
+  // (1 - threshold) / sqrt(candidates). What is left out then has at most 1 - threshold in the root
+  // of the sum of the squares of its weights, however many candidates there are.
+  kErrorBound,
   kTopP,      // heaviest blocks until the cumulative weight reaches the threshold
   kMaxRatio,  // blocks of at least threshold times the row's largest weight (FlashPrefill)
 };
@@ -52,18 +68,19 @@ enum class PbsSelector : uint8_t {
 struct PbsParams {
   int32_t segment = 256;  // S, a multiple of B, at most 256: a place in it is one byte
   PbsOrder order = PbsOrder::kSpan;
-  PbsScorer scorer = PbsScorer::kQuery;
+  PbsScorer scorer = PbsScorer::kMass;
   int32_t stride = 8;  // antidiagonal only: 8 or 16
-  PbsSelector selector = PbsSelector::kTopP;
-  float threshold = 0.75f;  // tau of top_p (>= 1 takes every block); alpha of max_ratio
+  PbsSelector selector = PbsSelector::kErrorBound;
+  // tau of error_bound and top_p (>= 1 takes every block); alpha of max_ratio.
+  float threshold = 0.91f;
   // Taken whatever they weigh: the first `sink` candidates, and those of the last `local` segments
   // before the own one. Token 0 is the first key of its segment whatever its score, so block 0 is
   // the sink for everyone who finds the page.
   int32_t sink = 1;   // blocks
   int32_t local = 0;  // segments
   // Whether the weights of what is taken anyway count as 0 and the rest is scaled to add up to 1
-  // before the selector. Off: with the `query` scorer, at equal tau, it found less of what dense
-  // attention finds and took 5 % more blocks (Qwen2.5-Coder-0.5B, tests/bench/NOTES.md).
+  // before top_p or max_ratio. Off: with the `query` scorer, at equal tau, it found less of what
+  // dense attention finds and took 5 % more blocks (Qwen2.5-Coder-0.5B, tests/bench/NOTES.md).
   bool sink_free = false;
   int32_t dense_tail = 2;  // last query blocks of the prompt, which take every candidate
 };
@@ -110,7 +127,7 @@ PBSERVE_HOST_DEVICE constexpr int32_t first_tail_block(int32_t prompt_len, int32
 // Scratch of one layer of one job, sized for the longest context and the largest job.
 struct PbsPlan {
   KvPages own;  // [rows_max / B, Hkv, B, D]: K/V of the job's rows in natural order; row i of the
-                // job at page i / B. No k_mean. Written by whoever computes the rows
+                // job at page i / B. No k_mean and k_var. Written by whoever computes the rows
   Tensor mask;  // [Hq, rows_max / B, words] uint32: bit j of word j / 32 = candidate j is taken.
                 // Blocks of the own segment are always attended and are not in the mask
   Tensor scratch;  // [bytes] uint8, backend-private
@@ -138,17 +155,20 @@ struct PbsInput {
   float scale;  // 1/sqrt(D)
 };
 
-// Reads plan.own; writes the job's pages: complete segments in order, the rest as it is; k_mean of
-// the pages of complete segments. Score of a key: softmax(scale q.k) over the keys of the span's
-// own complete segments, without a causal mask, mean over the span's last min(B, rows) queries and
-// the G heads of the key head, in float32. Sorted by (score descending, position ascending).
+// Reads plan.own; writes the job's pages: complete segments in order, the rest as it is; k_mean and
+// k_var of the pages of complete segments. Score of a key: softmax(scale q.k) over the keys of the
+// span's own complete segments, without a causal mask, mean over the span's last min(B, rows)
+// queries and the G heads of the key head, in float32. Sorted by (score descending, position
+// ascending).
 struct PbsOrderArgs {
   PbsInput input;
 };
 void pbs_order(const PbsOrderArgs& args, const Stream& stream);
 
-// k_mean of pages that were filled by other means (decode, dense prefill) and complete: those of
-// block_table[0, num_pages). The same sums as pbs_order's, in the order of the page.
+// k_mean and k_var of pages that were filled by other means (decode, dense prefill) and complete:
+// those of block_table[0, num_pages). The same sums as pbs_order's, in the order of the page and in
+// float32: of k, of d and of d^2 with d = k - the page's first key, because means may be far larger
+// than deviations; var = max(0, mean of d^2 - (mean of d)^2). Each is rounded once.
 struct PbsPoolArgs {
   KvPages pages;
   Tensor block_table;  // [max_pages] int32

@@ -25,6 +25,8 @@ void check_params(const PbsParams& params) {
   if (params.scorer == PbsScorer::kAntidiagonal) {
     check(params.stride == 8 || params.stride == 16, "pbs: stride is not 8 or 16");
   }
+  check((params.scorer == PbsScorer::kMass) == (params.selector == PbsSelector::kErrorBound),
+        "pbs: scorer mass and selector error_bound go together");
   check(params.threshold > 0, "pbs: threshold is not positive");
   check(params.sink >= 0 && params.local >= 0 && params.dense_tail >= 0,
         "pbs: sink, local or dense_tail is negative");
@@ -52,9 +54,12 @@ void check_table(const Tensor& table, int64_t num_pages) {
   check(entries >= num_pages, "pbs: block_table is shorter than the context");
 }
 
-void check_k_mean(const KvPages& pages) {
-  expect_heads({"pbs: k_mean", pages.k_mean}, pages.k.dtype,
-               {pages.k.dim(0), pages.k.dim(1), pages.k.dim(3)});
+void check_moments(const KvPages& pages) {
+  const auto expect = [&](Operand operand) {
+    expect_heads(operand, pages.k.dtype, {pages.k.dim(0), pages.k.dim(1), pages.k.dim(3)});
+  };
+  expect({"pbs: k_mean", pages.k_mean});
+  expect({"pbs: k_var", pages.k_var});
 }
 
 HeadShape check_input(const PbsInput& input) {
@@ -64,7 +69,7 @@ HeadShape check_input(const PbsInput& input) {
   check_q_and_pages(input.q, input.plan.own.k, input.plan.own.v);
   check_eq(input.plan.own.k.dim(1), heads.num_kv_heads, "pbs: key heads of plan.own");
   check(input.plan.own.k.dim(0) >= input.job.num_blocks(), "pbs: plan.own shorter than the job");
-  check_k_mean(input.pages);
+  check_moments(input.pages);
   check_eq(input.q.dim(0), input.job.num_rows(), "pbs: rows of q and of the job");
   check_mask(input.plan.mask, input.job);
   check_eq(input.plan.mask.dim(0), heads.num_q_heads, "pbs: heads of plan.mask");
@@ -96,7 +101,7 @@ void check_args(const PbsPoolArgs& args) {
   expect_heads({"pbs_pool: pages.k", k}, k.dtype,
                {size_at({"pbs_pool: pages.k", k}, 0), size_at({"pbs_pool: pages.k", k}, 1),
                 kPageSize, size_at({"pbs_pool: pages.k", k}, 3)});
-  check_k_mean(args.pages);
+  check_moments(args.pages);
   check(args.num_pages >= 0, "pbs_pool: negative number of pages");
   check_table(args.block_table, args.num_pages);
 }
