@@ -51,10 +51,15 @@ CUtensorMap make_row_map(const void* data, int64_t num_rows, int64_t num_cols, i
 }
 
 CUtensorMap make_head_map(const Tensor& heads, int box_rows) {
+  return make_sample_map(heads, 1, box_rows);
+}
+
+CUtensorMap make_sample_map(const Tensor& heads, int stride, int box_rows) {
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(heads.dim(2)),
                               static_cast<cuuint64_t>(heads.dim(1)),
-                              static_cast<cuuint64_t>(heads.dim(0))};
-  const cuuint64_t strides[] = {sizes[0] * sizeof(BF16), sizes[0] * sizes[1] * sizeof(BF16)};
+                              static_cast<cuuint64_t>(ceil_div<int64_t>(heads.dim(0), stride))};
+  const cuuint64_t strides[] = {sizes[0] * sizeof(BF16),
+                                stride * sizes[0] * sizes[1] * sizeof(BF16)};
   const cuuint32_t box[] = {kBoxCols, 1, static_cast<cuuint32_t>(box_rows)};
   return encode(heads.data, sizes, strides, box);
 }

@@ -15,6 +15,8 @@ CUtensorMap make_row_map(const void* data, int64_t num_rows, int64_t num_cols, i
 
 // One head of a [T, H, D] tensor; a box has `box_rows` rows of T. Rows past T are read as zeros.
 CUtensorMap make_head_map(const Tensor& heads, int box_rows);
+// The same of the rows 0, stride, 2 stride... of T alone: a box has `box_rows` of them.
+CUtensorMap make_sample_map(const Tensor& heads, int stride, int box_rows);
 
 // The tokens of a [T, H, D] tensor as groups of `stride` consecutive ones. A box holds one token of
 // each of `box_groups` groups, for `box_heads` heads: its rows are (head, group).

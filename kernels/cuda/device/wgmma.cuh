@@ -51,6 +51,25 @@ enum class Product : int { kOverwrite = 0, kAdd = 1 };
 // Lane l of warp w of the warpgroup holds rows 16 w + l / 4 and 8 below, and of every 8 columns the
 // pair 2 (l % 4): d[4 j], d[4 j + 1] of the upper row, d[4 j + 2], d[4 j + 3] of the lower one.
 
+// d [64, 64] (+)= a [64, 16] b [64, 16]^T, both in shared memory with rows along the sum.
+__device__ inline void wgmma_ss(float (&d)[32], uint64_t a, uint64_t b, Product product) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, add, 1, 1, 0, 0;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "l"(a), "l"(b), "r"(static_cast<int>(product)));
+}
+
 // d [64, 128] (+)= a [64, 16] b [128, 16]^T, both in shared memory with rows along the sum.
 __device__ inline void wgmma_ss(float (&d)[64], uint64_t a, uint64_t b, Product product) {
   asm volatile(

@@ -32,6 +32,7 @@ OrderParams params_of(const PbsInput& input) {
   p.k_pages = device_data<Bf16>(input.pages.k);
   p.v_pages = device_data<Bf16>(input.pages.v);
   p.k_mean = device_data<Bf16>(input.pages.k_mean);
+  p.k_var = device_data<Bf16>(input.pages.k_var);
   p.pages = device_data<int32_t>(input.block_table) + job.begin / kPbsBlock;
   p.job = job;
   p.num_q_heads = static_cast<int32_t>(num_q_heads);
@@ -85,6 +86,7 @@ void pbs_order(const PbsOrderArgs& args, CudaHandle handle) {
     copy_natural(p, head_dim, 0, input.job.num_rows(), stream);
     pool_pages({.k_pages = p.k_pages,
                 .k_mean = p.k_mean,
+                .k_var = p.k_var,
                 .pages = p.pages,
                 .num_pooled = num_keys / kPbsBlock,
                 .num_kv_heads = p.num_kv_heads},

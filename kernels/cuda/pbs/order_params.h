@@ -20,6 +20,7 @@ struct OrderParams {
   __nv_bfloat16* k_pages;      // [num_pages, Hkv, B, D]
   __nv_bfloat16* v_pages;      // [num_pages, Hkv, B, D]
   __nv_bfloat16* k_mean;       // [num_pages, Hkv, D]
+  __nv_bfloat16* k_var;        // [num_pages, Hkv, D]
   const int32_t* pages;        // [job pages]: of the job's blocks
   float2* partials;   // [num_spans, Hkv, num_chunks, rows]: (top, sum) of each chunk of keys
   float* log_masses;  // [num_spans, Hkv, rows]: log2 of `rows` times the row's sum
@@ -49,6 +50,7 @@ void copy_natural(const OrderParams& params, int head_dim, int begin, int end, c
 struct PoolParams {
   const __nv_bfloat16* k_pages;  // [num_pages, Hkv, B, D]
   __nv_bfloat16* k_mean;         // [num_pages, Hkv, D]
+  __nv_bfloat16* k_var;          // [num_pages, Hkv, D]
   const int32_t* pages;          // [num_pooled]
   int32_t num_pooled;
   int32_t num_kv_heads;

@@ -94,21 +94,50 @@ __device__ __forceinline__ void copy_permuted(const OrderParams& p, const KeyGro
   }
 }
 
-// The mean of B keys, two elements of it, summed in the order of places; word_at(i) are those
-// elements of place i.
+// Two elements of the mean and of the variance of B keys.
+struct PairMoments {
+  __nv_bfloat162 mean;
+  __nv_bfloat162 var;
+};
+
+// Sums of one element of B keys, in the order of places, and of its distance from the first one.
+class ElementSums {
+ public:
+  __device__ explicit ElementSums(float first) : first_(first) {}
+  __device__ void add(float value) {
+    const float distance = value - first_;
+    sum_ += value;
+    distances_ += distance;
+    squares_ = fmaf(distance, distance, squares_);
+  }
+  __device__ float mean() const { return sum_ * (1.f / kPbsBlock); }
+  __device__ float var() const {
+    const float distance = distances_ * (1.f / kPbsBlock);
+    return fmaxf(0.f, squares_ * (1.f / kPbsBlock) - distance * distance);
+  }
+
+ private:
+  float first_;
+  float sum_ = 0.f;
+  float distances_ = 0.f;
+  float squares_ = 0.f;
+};
+
+// word_at(i) are the two elements of the key in place i.
 template <class WordAt>
-__device__ __forceinline__ __nv_bfloat162 mean_of(const WordAt& word_at) {
-  float2 sum = {0.f, 0.f};
+__device__ __forceinline__ PairMoments moments_of(const WordAt& word_at) {
+  const float2 first = __bfloat1622float2(word_at(0));
+  ElementSums x(first.x), y(first.y);
 #pragma unroll 8
   for (int i = 0; i < kPbsBlock; ++i) {
     const float2 pair = __bfloat1622float2(word_at(i));
-    sum.x += pair.x;
-    sum.y += pair.y;
+    x.add(pair.x);
+    y.add(pair.y);
   }
-  return __floats2bfloat162_rn(sum.x * (1.f / kPbsBlock), sum.y * (1.f / kPbsBlock));
+  return {__floats2bfloat162_rn(x.mean(), y.mean()), __floats2bfloat162_rn(x.var(), y.var())};
 }
 
-// Mean keys of the group's pages as they will be.
+// The moments of the group's pages as they will be.
 template <int kDim, class Tile>
 __device__ __forceinline__ void pool(const OrderParams& p, const KeyGroup& group,
                                      const PageRows& rows) {
@@ -118,12 +147,13 @@ __device__ __forceinline__ void pool(const OrderParams& p, const KeyGroup& group
     const int page = idx / kPairs;
     const int pair = idx % kPairs;
     const uint8_t* order = group.order + page * kPbsBlock;
-    const __nv_bfloat162 mean = mean_of([&](int i) {
+    const PairMoments moments = moments_of([&](int i) {
       const uint32_t offset = Tile::offset(order[i], pair / 4) + pair % 4 * 4;
       return *reinterpret_cast<const __nv_bfloat162*>(group.keys + offset);
     });
     const int64_t to = rows.of_page(page) / kPbsBlock * kPairs + pair;
-    reinterpret_cast<__nv_bfloat162*>(p.k_mean)[to] = mean;
+    reinterpret_cast<__nv_bfloat162*>(p.k_mean)[to] = moments.mean;
+    reinterpret_cast<__nv_bfloat162*>(p.k_var)[to] = moments.var;
   }
 }
 

@@ -1,4 +1,4 @@
-// Pages that keep their order: rows copied as they are, and the mean keys of pages.
+// Pages that keep their order: rows copied as they are, and the moments of pages.
 
 #include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
@@ -50,8 +50,9 @@ __global__ void __launch_bounds__(kPoolThreads)
   __syncthreads();
   const int pair = threadIdx.x;
   if (pair >= kDim / 2) return;
-  reinterpret_cast<__nv_bfloat162*>(p.k_mean + head * kDim)[pair] =
-      mean_of([&](int i) { return keys[i][pair]; });
+  const PairMoments moments = moments_of([&](int i) { return keys[i][pair]; });
+  reinterpret_cast<__nv_bfloat162*>(p.k_mean + head * kDim)[pair] = moments.mean;
+  reinterpret_cast<__nv_bfloat162*>(p.k_var + head * kDim)[pair] = moments.var;
 }
 
 }  // namespace
@@ -76,6 +77,7 @@ void pbs_pool(const PbsPoolArgs& args, CudaHandle stream) {
   check_heads("pbs_pool", args.pages.k.at(0));
   pool_pages({.k_pages = device_data<__nv_bfloat16>(args.pages.k),
               .k_mean = device_data<__nv_bfloat16>(args.pages.k_mean),
+              .k_var = device_data<__nv_bfloat16>(args.pages.k_var),
               .pages = device_data<int32_t>(args.block_table),
               .num_pooled = args.num_pages,
               .num_kv_heads = static_cast<int32_t>(args.pages.k.dim(1))},

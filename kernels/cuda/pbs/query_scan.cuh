@@ -13,6 +13,7 @@
 #include <cuda.h>
 
 #include "kernels/cuda/device/mbarrier.cuh"
+#include "kernels/cuda/device/stage_ring.cuh"
 #include "kernels/cuda/device/wgmma.cuh"
 #include "kernels/cuda/pbs/select_params.h"
 
@@ -87,23 +88,6 @@ struct QueryScanConfig {
 enum QueryScanBarrier : int {
   kScanTurns = 1,  // and the next three: the consumers issue their products in turns
   kScanWhole = 5,  // and the next three: all warps of one consumer
-};
-
-// Where a thread stands in the ring of stages.
-template <int kNumStages>
-class StageRing {
- public:
-  __device__ int stage() const { return stage_; }
-  __device__ uint32_t parity() const { return parity_; }
-  __device__ void advance() {
-    if (++stage_ < kNumStages) return;
-    stage_ = 0;
-    parity_ ^= 1;
-  }
-
- private:
-  int stage_ = 0;
-  uint32_t parity_ = 0;
 };
 
 struct QueryItem {

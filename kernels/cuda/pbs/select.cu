@@ -19,6 +19,8 @@ struct BlockRange {
 
 int32_t num_groups_of(const PbsParams& params) {
   switch (params.scorer) {
+    case PbsScorer::kMass:
+      return 0;
     case PbsScorer::kQuery:
       return 2;
     case PbsScorer::kMean:
@@ -37,10 +39,13 @@ SelectParams params_of(const PbsSelectArgs& args) {
   p.q = device_data<__nv_bfloat16>(input.q);
   p.k = device_data<__nv_bfloat16>(input.pages.k);
   p.k_mean = device_data<__nv_bfloat16>(input.pages.k_mean);
+  p.k_var = device_data<__nv_bfloat16>(input.pages.k_var);
+  p.own_k = device_data<__nv_bfloat16>(input.plan.own.k);
   p.block_table = device_data<int32_t>(input.block_table);
   p.mask = device_data<uint32_t>(input.plan.mask);
   p.num_selected = reinterpret_cast<unsigned long long*>(device_data<int64_t>(args.num_selected));
   p.num_pages = input.pages.k.dim(0);
+  p.own_pages = input.plan.own.k.dim(0);
   p.mask_blocks = input.plan.mask.dim(1);
   p.num_q_heads = static_cast<int32_t>(input.q.dim(1));
   p.num_kv_heads = static_cast<int32_t>(input.pages.k.dim(1));
@@ -69,7 +74,7 @@ BlockRange scored_blocks(const PbsSelectArgs& args) {
   const int32_t first = params.segment / kPbsBlock - job_block;
   const int32_t tail = first_tail_block(job.prompt_len, params.dense_tail) - job_block;
   const int32_t begin = std::clamp(first, args.block_begin, args.block_end);
-  const bool takes_all = params.selector == PbsSelector::kTopP && params.threshold >= 1.f;
+  const bool takes_all = params.selector != PbsSelector::kMaxRatio && params.threshold >= 1.f;
   return {begin, takes_all ? begin : std::clamp(tail, begin, args.block_end)};
 }
 
@@ -97,6 +102,8 @@ void score_in_batches(SelectParams p, BlockRange blocks, const PbsInput& input,
     p.q_pooled = p.log_masses +
                  int64_t{p.num_blocks} * p.num_q_heads * p.num_groups * p.num_padded_candidates;
     switch (input.params.scorer) {
+      case PbsScorer::kMass:
+        break;  // scored and chosen at once, in score()
       case PbsScorer::kQuery:
         scan_queries(p, state.num_sms, state.stream);
         break;
@@ -115,17 +122,25 @@ void score_in_batches(SelectParams p, BlockRange blocks, const PbsInput& input,
 
 void score(SelectParams p, BlockRange blocks, const PbsInput& input, const StreamState& state) {
   if (blocks.begin == blocks.end) return;
+  const PbsScorer scorer = input.params.scorer;
   set_batch(p, blocks);
   // Later blocks have more candidates: there is room for those of the last one.
   p.num_padded_candidates =
       static_cast<int32_t>(num_candidates_padded(num_candidates_of(p, p.num_blocks - 1)));
-  const int64_t mean_bytes = means_bytes(p.num_kv_heads, p.head_dim, p.num_padded_candidates);
-  const int64_t scratch_bytes = input.plan.scratch.numel() - mean_bytes;
+  const int64_t moment_bytes = means_bytes(p.num_kv_heads, p.head_dim, p.num_padded_candidates);
+  const int64_t gathered_bytes = moment_bytes * (scorer == PbsScorer::kMass ? 2 : 1);
+  const int64_t scratch_bytes = input.plan.scratch.numel() - gathered_bytes;
   check(scratch_bytes >= 0, "pbs_select: scratch");
   auto* scratch = device_data<uint8_t>(input.plan.scratch);
   p.means = reinterpret_cast<__nv_bfloat16*>(scratch);
-  p.log_masses = reinterpret_cast<float*>(scratch + mean_bytes);
-  if (input.params.scorer != PbsScorer::kAntidiagonal) gather_means(p, state.stream);
+  if (scorer == PbsScorer::kMass) {
+    p.vars = reinterpret_cast<__nv_bfloat16*>(scratch + moment_bytes);
+    gather_moments(p, state.stream);
+    scan_masses(p, state.num_sms, state.stream);
+    return;
+  }
+  p.log_masses = reinterpret_cast<float*>(scratch + moment_bytes);
+  if (scorer != PbsScorer::kAntidiagonal) gather_means(p, state.stream);
   score_in_batches(p, blocks, input, state, scratch_bytes);
 }
 

@@ -15,19 +15,23 @@ namespace pbserve::kernels::cuda {
 // block's key groups, and the kernels pass on its logarithm, base 2. Rows are ordered (KV head,
 // query block, head of the KV head's G, group); groups past the end of a short last block have rows
 // that nobody reads. Scorer query has two groups, the halves of the block, and passes on the sums
-// of the weights that their queries give.
+// of the weights that their queries give. Scorer mass passes nothing on: it writes the mask.
 struct SelectParams {
   const __nv_bfloat16* q;       // [job rows, Hq, D]
   const __nv_bfloat16* k;       // [num_pages, Hkv, P, D]
   const __nv_bfloat16* k_mean;  // [num_pages, Hkv, D]
+  const __nv_bfloat16* k_var;   // [num_pages, Hkv, D]
+  const __nv_bfloat16* own_k;   // [own_pages, Hkv, B, D]: the job's keys in natural order
   const int32_t* block_table;   // page of every candidate
   __nv_bfloat16* means;         // [Hkv, num_padded_candidates, D]: k_mean of the candidates
+  __nv_bfloat16* vars;          // the same of k_var; scorer mass
   float* q_pooled;              // [num_blocks, Hq, D]; scorer mean
   float* log_masses;  // [Hkv, num_blocks, G, num_groups, num_padded_candidates]; then weights, in
                       // the place of group 0
   uint32_t* mask;     // [Hq, mask_blocks, num_mask_words]
   unsigned long long* num_selected;
   int64_t num_pages;
+  int64_t own_pages;
   int64_t mask_blocks;  // query blocks the mask has room for
   int32_t num_q_heads;
   int32_t num_kv_heads;
@@ -51,6 +55,11 @@ struct SelectParams {
 
 // Writes `means` for the candidates of the last query block of the batch, zeros behind them.
 void gather_means(const SelectParams& params, cudaStream_t stream);
+// The same with `vars`.
+void gather_moments(const SelectParams& params, cudaStream_t stream);
+// Scorer mass with its selector: reads `means` and `vars`, writes mask, adds to num_selected.
+// REQUIRES: every query block has candidates.
+void scan_masses(const SelectParams& params, int num_sms, cudaStream_t stream);
 // Scorer query: reads `means`, writes log_masses. REQUIRES: every query block has candidates.
 void scan_queries(const SelectParams& params, int num_sms, cudaStream_t stream);
 // Reads `means`, writes log_masses and q_pooled.

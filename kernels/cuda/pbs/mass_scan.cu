@@ -1,0 +1,67 @@
+// Scorer mass: from the moments of the candidates' keys to the bits of the mask, in one persistent
+// kernel.
+
+#include "kernels/cuda/device/dependent.cuh"
+#include "kernels/cuda/launch_dependent.h"
+#include "kernels/cuda/pbs/mass_scan_consume.cuh"
+#include "kernels/cuda/pbs/mass_scan_produce.cuh"
+#include "kernels/cuda/tensor_map.h"
+
+namespace pbserve::kernels::cuda {
+namespace {
+
+template <class Config>
+__global__ void __launch_bounds__(Config::kNumThreads, 1)
+    mass_scan_kernel(const __grid_constant__ MassScanParams params) {
+  extern __shared__ uint8_t raw[];
+  const uint32_t misaligned = shared_address(raw) % 1024;
+  auto& shared =
+      *reinterpret_cast<typename Config::Shared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  if (threadIdx.x == 0) shared.init_barriers();
+  __syncthreads();
+  const int warpgroup = threadIdx.x / 128;
+  if (warpgroup == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Config::kProducerRegisters));
+    if (threadIdx.x == 0) MassScanProducer<Config>(params, shared).run();
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Config::kConsumerRegisters));
+    MassScanConsumer<Config>(params, shared, warpgroup - 1).run();
+  }
+}
+
+template <int kDim>
+void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
+  using Config = MassScanConfig<kDim>;
+  const Tensor q(const_cast<__nv_bfloat16*>(select.q), DType::kBF16,
+                 {select.num_rows, select.num_q_heads, kDim});
+  const int64_t moment_rows = int64_t{select.num_kv_heads} * select.num_padded_candidates;
+  const int num_pairs = ceil_div(select.group, 2);
+  const float error = 1.f - select.threshold;
+  const MassScanParams params{
+      .q_map = make_sample_map(q, kMassStride, Config::kHeadRows),
+      .own_map = make_row_map(select.own_k, select.own_pages * select.num_kv_heads * kPbsBlock,
+                              kDim, Config::kTile),
+      .means_map = make_row_map(select.means, moment_rows, kDim, Config::kTile),
+      .vars_map = make_row_map(select.vars, moment_rows, kDim, Config::kTile),
+      .select = select,
+      .num_pairs = num_pairs,
+      .num_units =
+          ceil_div(select.num_blocks * num_pairs, Config::kNumConsumers) * select.num_kv_heads,
+      .half_scale = select.scale_log2 / kLog2E / 2,
+      .error_squared = error * error};
+  const auto kernel = mass_scan_kernel<Config>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  Config::kSharedBytes),
+             "pbs_select: shared memory");
+  const int grid = std::min(params.num_units, num_sms);
+  launch_dependent(kernel, dim3(grid), Config::kNumThreads, Config::kSharedBytes, stream, params,
+                   "pbs_select");
+}
+
+}  // namespace
+
+void scan_masses(const SelectParams& params, int num_sms, cudaStream_t stream) {
+  params.head_dim == 64 ? run<64>(params, num_sms, stream) : run<128>(params, num_sms, stream);
+}
+
+}  // namespace pbserve::kernels::cuda
