@@ -9,7 +9,7 @@
 
 #include "kernels/core/bits.h"
 #include "kernels/cpu/aligned_floats.h"
-#include "kernels/cpu/page_mean.h"
+#include "kernels/cpu/page_moments.h"
 #include "kernels/cpu/paged_keys.h"
 #include "kernels/cpu/query_rows.h"
 #include "kernels/cpu/softmax_row.h"
@@ -165,7 +165,7 @@ void SpanOrder<T>::write_segment(int64_t segment_idx, const Places& places) {
       std::memcpy(to_.k(page_idx, kv_head_) + i * dim_, own(in_.plan.own.k, position), bytes);
       std::memcpy(to_.v(page_idx, kv_head_) + i * dim_, own(in_.plan.own.v, position), bytes);
     }
-    write_page_mean<T>(in_.pages, to_.page(page_idx), kv_head_);
+    write_page_moments<T>(in_.pages, to_.page(page_idx), kv_head_);
   }
 }
 

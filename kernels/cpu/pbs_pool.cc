@@ -1,4 +1,4 @@
-#include "kernels/cpu/page_mean.h"
+#include "kernels/cpu/page_moments.h"
 #include "kernels/ops/pbs.h"
 
 namespace pbserve::kernels::cpu {
@@ -9,8 +9,8 @@ void pbs_pool(const PbsPoolArgs& args, ThreadPool& pool) {
   pool.parallel_for(args.num_pages * num_kv_heads, [&](int64_t item) {
     const int64_t page = args.block_table.as<int32_t>()[item / num_kv_heads];
     const int64_t kv_head = item % num_kv_heads;
-    is_bf16 ? write_page_mean<BF16>(args.pages, page, kv_head)
-            : write_page_mean<float>(args.pages, page, kv_head);
+    is_bf16 ? write_page_moments<BF16>(args.pages, page, kv_head)
+            : write_page_moments<float>(args.pages, page, kv_head);
   });
 }
 

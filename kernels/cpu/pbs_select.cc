@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "kernels/core/bits.h"
+#include "kernels/cpu/pbs_mass.h"
 #include "kernels/cpu/pbs_weights.h"
 #include "kernels/ops/pbs.h"
 
@@ -41,6 +43,13 @@ void take_max_ratio(const float* weights, int64_t count, float threshold, uint32
   }
 }
 
+void take_error_bound(const float* weights, int64_t count, float threshold, uint32_t* words) {
+  const float least = (1.f - threshold) / std::sqrt(static_cast<float>(count));
+  for (int64_t j = 0; j < count; ++j) {
+    if (weights[j] >= least) take(words, j);
+  }
+}
+
 // The candidates of one query block that are taken whatever they weigh.
 struct Always {
   int64_t sink_end;     // [0, sink_end)
@@ -58,31 +67,38 @@ void choose(float* weights, int64_t count, const PbsParams& params, uint32_t* wo
     for (int64_t j = 0; j < always.sink_end; ++j) body(j);
     for (int64_t j = always.local_begin; j < count; ++j) body(j);
   };
-  double budget = 1;  // what the weights add up to
+  double budget = 1;  // what the weights add up to, of scorers where they do
   if (params.sink_free) {
     for_each_always([&](int64_t j) { weights[j] = 0.f; });
     budget = 0;
     for (int64_t j = 0; j < count; ++j) budget += weights[j];
   }
-  if (params.selector == PbsSelector::kTopP) {
-    take_top_p(weights, count, params.threshold * budget, words);
-  } else {
-    take_max_ratio(weights, count, params.threshold, words);
+  switch (params.selector) {
+    case PbsSelector::kErrorBound:
+      take_error_bound(weights, count, params.threshold, words);
+      break;
+    case PbsSelector::kTopP:
+      take_top_p(weights, count, params.threshold * budget, words);
+      break;
+    case PbsSelector::kMaxRatio:
+      take_max_ratio(weights, count, params.threshold, words);
+      break;
   }
   for_each_always([&](int64_t j) { take(words, j); });
 }
 
-template <class T>
+// `Weights` is the scorer's class: PbsBlockMasses or PbsBlockWeights.
+template <class T, class Weights>
 int64_t select_block(const PbsInput& in, int64_t block, int64_t kv_head) {
   const int64_t block_idx = in.job.begin / kPbsBlock + block;
   const int64_t count = align_down<int64_t>(block_idx, in.params.segment / kPbsBlock);
   const bool is_tail = block_idx >= first_tail_block(in.job.prompt_len, in.params.dense_tail);
   const bool takes_all =
-      is_tail || (in.params.selector == PbsSelector::kTopP && in.params.threshold >= 1.f);
+      is_tail || (in.params.selector != PbsSelector::kMaxRatio && in.params.threshold >= 1.f);
   const int64_t group = in.q.dim(1) / in.pages.k.dim(1);
   const Tensor& mask = in.plan.mask;
-  PbsBlockWeights& weights = PbsBlockWeights::of_this_thread();
-  if (count > 0 && !takes_all) weights.compute<T>(in, block, kv_head, count);
+  Weights& weights = Weights::of_this_thread();
+  if (count > 0 && !takes_all) weights.template compute<T>(in, block, kv_head, count);
 
   int64_t num_attended = 0;
   for (int64_t g = 0; g < group; ++g) {
@@ -100,15 +116,21 @@ int64_t select_block(const PbsInput& in, int64_t block, int64_t kv_head) {
   return num_attended;
 }
 
-template <class T>
-void select(const PbsSelectArgs& args, ThreadPool& pool) {
+template <class T, class Weights>
+void select_blocks(const PbsSelectArgs& args, ThreadPool& pool) {
   const int64_t num_kv_heads = args.input.pages.k.dim(1);
   const int64_t num_blocks = args.block_end - args.block_begin;
   const std::atomic_ref<int64_t> num_selected(*args.num_selected.as<int64_t>());
   pool.parallel_for(num_blocks * num_kv_heads, [&](int64_t item) {
-    num_selected +=
-        select_block<T>(args.input, args.block_end - 1 - item / num_kv_heads, item % num_kv_heads);
+    num_selected += select_block<T, Weights>(args.input, args.block_end - 1 - item / num_kv_heads,
+                                             item % num_kv_heads);
   });
+}
+
+template <class T>
+void select(const PbsSelectArgs& args, ThreadPool& pool) {
+  args.input.params.scorer == PbsScorer::kMass ? select_blocks<T, PbsBlockMasses>(args, pool)
+                                               : select_blocks<T, PbsBlockWeights>(args, pool);
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "kernels/core/bits.h"
+#include "kernels/cpu/page_moments.h"
 #include "kernels/cpu/paged_keys.h"
 #include "kernels/cpu/softmax_row.h"
 #include "kernels/cpu/tile.h"
@@ -75,16 +75,10 @@ void PbsBlockWeights::multiply(float* scores, int64_t stride, int64_t columns, i
 // Mean keys: a block is one key group, and its score is its log mass.
 template <class T>
 void PbsBlockWeights::score_means(const PbsInput& input, int64_t kv_head) {
-  thread_local std::vector<T> rows;
-  rows.resize(static_cast<size_t>(kTileColumns * dim_));
   const int32_t* pages = input.block_table.as<int32_t>();
   for (int64_t first = 0; first < num_candidates_; first += kTileColumns) {
     const int64_t count = std::min(kTileColumns, num_candidates_ - first);
-    for (int64_t j = 0; j < count; ++j) {
-      const Tensor means = input.pages.k_mean.at(pages[first + j]);
-      std::copy_n(means.as<T>() + kv_head * dim_, dim_, rows.data() + j * dim_);
-    }
-    transpose(keys_.data(), kTileColumns, rows.data(), dim_, count, dim_);
+    load_moments<T>(keys_.data(), kTileColumns, input.pages.k_mean, kv_head, pages + first, count);
     multiply(log_masses_.data() + first, padded_, align_up<int64_t>(count, kLanes), 0);
   }
 }

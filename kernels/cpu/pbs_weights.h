@@ -1,10 +1,10 @@
 // How much of a query block's attention each candidate block is expected to carry.
 //
-// All scorers are one computation: query groups against key groups, a softmax over the candidate
-// key groups of each query group, and the mean over query groups of the sum inside a key block.
-// `query` has a group for every query and one for every block's mean key; `mean` has one query
-// group per block, its mean; `antidiagonal` has a group per `stride` tokens, and its product takes
-// a group's queries backwards against a group's keys forwards.
+// All scorers but mass (pbs_mass.h) are one computation: query groups against key groups, a softmax
+// over the candidate key groups of each query group, and the mean over query groups of the sum
+// inside a key block. `query` has a group for every query and one for every block's mean key;
+// `mean` has one query group per block, its mean; `antidiagonal` has a group per `stride` tokens,
+// and its product takes a group's queries backwards against a group's keys forwards.
 #pragma once
 
 #include <cstdint>

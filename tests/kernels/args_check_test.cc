@@ -59,7 +59,8 @@ class ArgsCheckDeathTest : public ::testing::Test {
   KvPages pages(int64_t num_pages) {
     return {.k = bf16({num_pages, 2, kPageSize, 64}),
             .v = bf16({num_pages, 2, kPageSize, 64}),
-            .k_mean = bf16({num_pages, 2, 64})};
+            .k_mean = bf16({num_pages, 2, 64}),
+            .k_var = bf16({num_pages, 2, 64})};
   }
   PbsInput pbs_input() {
     return {.plan = {.own = pages(4),
@@ -241,11 +242,14 @@ TEST_F(ArgsCheckDeathTest, PbsInput) {
   dies([](auto& i) { i.job.prompt_len = 2000; }, "job ends inside a span");
   dies([](auto& i) { i.job.span_len = 300; }, "span length is not a multiple of the segment");
   dies([](auto& i) { i.params.segment = 512; }, "segment is not 128 or 256");
+  dies([](auto& i) { i.params.scorer = PbsScorer::kQuery; }, "go together");
+  dies([](auto& i) { i.params.selector = PbsSelector::kTopP; }, "go together");
   dies([](auto& i) { i.params.threshold = 0; }, "threshold is not positive");
   dies([](auto& i) { i.params.sink = -1; }, "sink, local or dense_tail is negative");
   dies(
       [](auto& i) {
         i.params.scorer = PbsScorer::kAntidiagonal;
+        i.params.selector = PbsSelector::kTopP;
         i.params.stride = 4;
       },
       "stride is not 8 or 16");
@@ -256,6 +260,8 @@ TEST_F(ArgsCheckDeathTest, PbsInput) {
   dies([&](auto& i) { i.plan.mask = tensor(DType::kU32, {2, 4, 1}); }, "heads of plan.mask");
   dies([&](auto& i) { i.pages.k_mean = f32({9, 2, 64}); }, "k_mean: dtype");
   dies([&](auto& i) { i.pages.k_mean = bf16({8, 2, 64}); }, "k_mean: shape");
+  dies([&](auto& i) { i.pages.k_var = f32({9, 2, 64}); }, "k_var: dtype");
+  dies([&](auto& i) { i.pages.k_var = bf16({9, 1, 64}); }, "k_var: shape");
 }
 
 TEST_F(ArgsCheckDeathTest, PbsStepsOverBlocks) {
@@ -294,6 +300,8 @@ TEST_F(ArgsCheckDeathTest, PbsPool) {
       pool, [](auto& a) { a.num_pages = 8; }, "shorter than the context");
   expect_death(
       pool, [&](auto& a) { a.pages.k_mean = {}; }, "k_mean");
+  expect_death(
+      pool, [&](auto& a) { a.pages.k_var = {}; }, "k_var");
 }
 
 TEST_F(ArgsCheckDeathTest, PbsPlanOfItsShapePasses) {

@@ -78,6 +78,13 @@ PbsJob early_job(int32_t begin, int32_t end, int32_t span_len) {
   return {.begin = begin, .end = end, .span_len = span_len, .prompt_len = end + 100'000};
 }
 
+PbsParams top_p(PbsScorer scorer, float threshold, PbsParams others) {
+  others.scorer = scorer;
+  others.selector = PbsSelector::kTopP;
+  others.threshold = threshold;
+  return others;
+}
+
 DType widest_dtype(const Backend& backend) {
   return backend.device.kind == kernels::DeviceKind::kCuda ? DType::kBF16 : DType::kF32;
 }
@@ -88,6 +95,7 @@ class PbsCase::OnDevice {
       : k_pages(pbs.k_pages_, pbs.stream_),
         v_pages(pbs.v_pages_, pbs.stream_),
         k_mean(pbs.k_mean_, pbs.stream_),
+        k_var(pbs.k_var_, pbs.stream_),
         own_k(pbs.own_k_, pbs.stream_),
         own_v(pbs.own_v_, pbs.stream_),
         mask(pbs.mask_, pbs.stream_),
@@ -98,10 +106,13 @@ class PbsCase::OnDevice {
         case_(pbs) {}
 
   kernels::PbsInput input() const {
-    return {.plan = {.own = {.k = own_k.view(), .v = own_v.view(), .k_mean = {}},
+    return {.plan = {.own = {.k = own_k.view(), .v = own_v.view(), .k_mean = {}, .k_var = {}},
                      .mask = mask.view(),
                      .scratch = scratch.view().rows(0, case_.scratch_bytes_)},
-            .pages = {.k = k_pages.view(), .v = v_pages.view(), .k_mean = k_mean.view()},
+            .pages = {.k = k_pages.view(),
+                      .v = v_pages.view(),
+                      .k_mean = k_mean.view(),
+                      .k_var = k_var.view()},
             .block_table = table.view(),
             .q = q.view(),
             .job = case_.job,
@@ -109,7 +120,7 @@ class PbsCase::OnDevice {
             .scale = case_.shape.scale()};
   }
 
-  DeviceTensor k_pages, v_pages, k_mean, own_k, own_v, mask, q, out, table, scratch;
+  DeviceTensor k_pages, v_pages, k_mean, k_var, own_k, own_v, mask, q, out, table, scratch;
 
  private:
   static HostTensor as_tensor(const Tensor& table) {
@@ -150,6 +161,7 @@ PbsCase::PbsCase(const Stream& stream, const AttentionShape& attention_shape, Pb
                         {cache_.k_pages().dim(0), shape.num_kv_heads, kPageSize, shape.head_dim})),
       v_pages_(k_pages_),
       k_mean_(poisoned(shape.dtype, {k_pages_.view().dim(0), shape.num_kv_heads, shape.head_dim})),
+      k_var_(k_mean_),
       own_k_(own_pages(problem_, problem_.k, shape.dtype)),
       own_v_(own_pages(problem_, problem_.v, shape.dtype)),
       mask_(ones({shape.num_q_heads, job.num_blocks() + 1,
@@ -174,9 +186,10 @@ void PbsCase::shuffle_earlier() {
     }
     for (int64_t place = 0; place < job.begin; ++place) write_page_row(places[place], place, h);
     for (int64_t j = 0; j < job.begin / kPbsBlock; ++j) {
-      const auto mean = block_mean_ref(problem_, problem_.earlier, h, j, shape.dtype);
+      const auto moments = moments_ref(problem_, problem_.earlier, h, j, shape.dtype);
       for (int64_t d = 0; d < shape.head_dim; ++d) {
-        k_mean_.set((page(j) * shape.num_kv_heads + h) * shape.head_dim + d, mean[d]);
+        k_mean_.set(moments_idx(j, h) + d, moments.mean[d]);
+        k_var_.set(moments_idx(j, h) + d, moments.var[d]);
       }
     }
   }
@@ -189,6 +202,10 @@ void PbsCase::write_page_row(int64_t position, int64_t place, int64_t kv_head) {
     k_pages_.set(slot * shape.head_dim + d, problem_.k.at(position, kv_head)[d]);
     v_pages_.set(slot * shape.head_dim + d, problem_.v.at(position, kv_head)[d]);
   }
+}
+
+int64_t PbsCase::moments_idx(int64_t block, int64_t kv_head) const {
+  return (page(block) * shape.num_kv_heads + kv_head) * shape.head_dim;
 }
 
 void PbsCase::limit_scratch(int64_t num_bytes) {
@@ -213,6 +230,7 @@ void PbsCase::order() {
   copy(device.k_pages.read(), k_pages_);
   copy(device.v_pages.read(), v_pages_);
   copy(device.k_mean.read(), k_mean_);
+  copy(device.k_var.read(), k_var_);
 }
 
 int64_t PbsCase::select(int64_t block_begin, int64_t block_end) {
@@ -336,6 +354,20 @@ reference::Taken PbsCase::kernel_taken() const {
     }
   }
   return taken;
+}
+
+reference::BlockMoments PbsCase::kernel_moments() const {
+  reference::BlockMoments moments(shape.num_kv_heads);
+  for (int64_t h = 0; h < shape.num_kv_heads; ++h) {
+    for (int64_t j = 0; j < problem_.num_complete_blocks(); ++j) {
+      reference::Moments& of_block = moments[h].emplace_back();
+      for (int64_t d = 0; d < shape.head_dim; ++d) {
+        of_block.mean.push_back(value_at(k_mean_.view(), moments_idx(j, h) + d));
+        of_block.var.push_back(value_at(k_var_.view(), moments_idx(j, h) + d));
+      }
+    }
+  }
+  return moments;
 }
 
 ::testing::AssertionResult output_matches(const PbsCase& pbs, int64_t row_step) {

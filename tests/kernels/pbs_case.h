@@ -13,12 +13,16 @@
 namespace pbserve::test {
 
 using kernels::kAuditRows;
+using kernels::kMassStride;
 using kernels::kPbsBlock;
 using kernels::num_causal_blocks;
 using kernels::PbsJob;
 using kernels::PbsParams;
 using kernels::PbsScorer;
 using kernels::PbsSelector;
+
+// The selector top_p, of a scorer whose weights add up to 1.
+PbsParams top_p(PbsScorer scorer, float threshold, PbsParams others = {});
 
 // float32 where the backend computes attention in it, else bfloat16.
 DType widest_dtype(const Backend& backend);
@@ -55,11 +59,13 @@ class PbsCase {
   // The kernel's results in the oracle's terms. The order is read off the values in the pages.
   reference::Order kernel_order() const;
   reference::Taken kernel_taken() const;
+  reference::BlockMoments kernel_moments() const;
 
   const reference::PbsProblem& problem() const { return problem_; }
   const HostTensor& k_pages() const { return k_pages_; }
   const HostTensor& v_pages() const { return v_pages_; }
   const HostTensor& k_mean() const { return k_mean_; }
+  const HostTensor& k_var() const { return k_var_; }
   int32_t page(int64_t idx) const { return cache_.block_table(0).as<int32_t>()[idx]; }
   void limit_scratch(int64_t num_bytes);        // of the steps to come
   void poison_own(int64_t begin, int64_t end);  // rows of the job, half-open
@@ -77,11 +83,12 @@ class PbsCase {
 
   void shuffle_earlier();
   void write_page_row(int64_t position, int64_t place, int64_t kv_head);
+  int64_t moments_idx(int64_t block, int64_t kv_head) const;  // of the first of D values
 
   const Stream& stream_;
   reference::PbsProblem problem_;
   PagedCache cache_;  // natural; the pages below have its table
-  HostTensor k_pages_, v_pages_, k_mean_, own_k_, own_v_, mask_, q_, out_;
+  HostTensor k_pages_, v_pages_, k_mean_, k_var_, own_k_, own_v_, mask_, q_, out_;
   int64_t scratch_bytes_;
 };
 

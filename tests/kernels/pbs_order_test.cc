@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "tests/kernels/pbs_case.h"
 
@@ -46,12 +47,24 @@ double page_value(const PbsCase& pbs, const HostTensor& pages, int64_t place, in
   return value_at(pages.view(), slot * pbs.shape.head_dim + d);
 }
 
-// The keys lie where the values do, the rest of the job in natural order; the means are those of
+// Float32 sums of deviations from a page's first key lose bits as that key lies off the mean.
+void expect_moments(const reference::Moments& stored, const reference::Moments& expected,
+                    std::span<const double> first_key, double rounding) {
+  for (size_t d = 0; d < stored.mean.size(); ++d) {
+    const double mean = expected.mean[d], var = expected.var[d];
+    ASSERT_NEAR(stored.mean[d], mean, 1e-6 + std::abs(mean) * (1e-6 + rounding));
+    const double square = var + (first_key[d] - mean) * (first_key[d] - mean);
+    ASSERT_NEAR(stored.var[d], var, 1e-5 * square + rounding * var);
+  }
+}
+
+// The keys lie where the values do, the rest of the job in natural order; the moments are those of
 // the pages; nothing past the job's end was written.
 void expect_written(const PbsCase& pbs) {
   const auto order = pbs.kernel_order();
   const auto& problem = pbs.problem();
-  const bool is_bf16 = pbs.shape.dtype == DType::kBF16;
+  const auto moments = pbs.kernel_moments();
+  const double rounding = pbs.shape.dtype == DType::kBF16 ? 0x1p-8 : 0;
   for (int64_t h = 0; h < pbs.shape.num_kv_heads; ++h) {
     const int64_t ordered_end = pbs.job.begin + problem.num_ordered();
     for (int64_t place = pbs.job.begin; place < pbs.job.end; ++place) {
@@ -66,14 +79,8 @@ void expect_written(const PbsCase& pbs) {
       EXPECT_TRUE(std::isnan(page_value(pbs, pbs.v_pages(), pbs.job.end, h, 0)));
     }
     for (int64_t j = pbs.job.begin / kPbsBlock; j < ordered_end / kPbsBlock; ++j) {
-      const auto mean = block_mean_ref(problem, order, h, j, DType::kF32);
-      for (int64_t d = 0; d < pbs.shape.head_dim; ++d) {
-        const double stored =
-            value_at(pbs.k_mean().view(),
-                     (pbs.page(j) * pbs.shape.num_kv_heads + h) * pbs.shape.head_dim + d);
-        const double rounding = is_bf16 ? std::abs(mean[d]) * 0x1p-8 : 0;
-        ASSERT_NEAR(stored, mean[d], 1e-6 + rounding);
-      }
+      expect_moments(moments[h][j], moments_ref(problem, order, h, j, DType::kF32),
+                     problem.k.at(order[h][j * kPbsBlock], h), rounding);
     }
   }
 }
@@ -143,6 +150,10 @@ TEST_P(PbsOrderTest, EqualScoresKeepTheirPositions) {
   }
   PbsCase pbs(stream_, kDemo, job_of(0, 640), {}, sequence);
   pbs.order();
+  expect_written(pbs);
+  for (const auto& of_head : pbs.kernel_moments()) {
+    for (int64_t j : {0, 1}) EXPECT_EQ(of_head[j].var, std::vector<double>(kDemo.head_dim));
+  }
   for (const auto& places : pbs.kernel_order()) {
     for (int64_t place = 0; place < 256; ++place) EXPECT_EQ(places[place], place);
     for (int64_t place = 256; place < 512; place += 2) {
@@ -150,6 +161,22 @@ TEST_P(PbsOrderTest, EqualScoresKeepTheirPositions) {
       EXPECT_EQ(places[place + 1], places[place] + 1);
     }
   }
+}
+
+// A channel may lie far from zero, as in models with large biases: squares of keys would leave
+// nothing of its variance in float32.
+TEST_P(PbsOrderTest, VarianceOfKeysFarFromZero) {
+  std::mt19937 rng(3);
+  const AttentionShape shape{2, 1, 64, widest_dtype(GetParam())};
+  Sequence sequence = planted_sequence(shape, 512, rng);
+  std::normal_distribution<double> deviation(0, 12);
+  for (int64_t t = 0; t < 512; ++t) {
+    sequence.k.at(t, 0)[7] =
+        double(to_f32(kernels::from_f32<BF16>(static_cast<float>(1000 + deviation(rng)))));
+  }
+  PbsCase pbs(stream_, shape, job_of(0, 512), {}, sequence);
+  pbs.order();
+  expect_written(pbs);
 }
 
 TEST_P(PbsOrderTest, TokenZeroLeadsItsSegmentWhereTheSinkIsKept) {
@@ -182,6 +209,8 @@ TEST_P(PbsOrderTest, ASpanAloneGivesTheBitsOfTheJob) {
       EXPECT_TRUE(same_bits(a, b)) << "page " << j;
       EXPECT_TRUE(same_bits(whole.k_mean().view().at(whole.page(j)),
                             alone.k_mean().view().at(alone.page(j))));
+      EXPECT_TRUE(same_bits(whole.k_var().view().at(whole.page(j)),
+                            alone.k_var().view().at(alone.page(j))));
     }
   }
 }
@@ -222,25 +251,29 @@ TEST_P(PbsOrderTest, ThePlantedKeyComesFirst) {
 }
 
 // Pages filled by other means are pooled to the same bits.
-TEST_P(PbsOrderTest, PoolingGivesTheMeansOfOrdering) {
+TEST_P(PbsOrderTest, PoolingGivesTheMomentsOfOrdering) {
   for (const AttentionShape& shape : {kDemo, AttentionShape{8, 1, 128, DType::kBF16}}) {
     PbsCase pbs(stream_, shape, job_of(0, 1024), {});
     pbs.order();
     const HostTensor empty =
         poisoned(shape.dtype, {pbs.k_mean().view().dim(0), shape.num_kv_heads, shape.head_dim});
-    const DeviceTensor k(pbs.k_pages(), stream_), v(pbs.v_pages(), stream_), mean(empty, stream_);
+    const DeviceTensor k(pbs.k_pages(), stream_), v(pbs.v_pages(), stream_);
+    const DeviceTensor mean(empty, stream_), var(empty, stream_);
     std::vector<int32_t> pages;
     for (int64_t j = 0; j < 8; ++j) pages.push_back(pbs.page(j));
     const DeviceTensor table(tensor_of(pages), stream_);
-    pbs_pool({.pages = {.k = k.view(), .v = v.view(), .k_mean = mean.view()},
+    pbs_pool({.pages = {.k = k.view(), .v = v.view(), .k_mean = mean.view(), .k_var = var.view()},
               .block_table = table.view(),
               .num_pages = 7},
              stream_);
-    const HostTensor pooled = mean.read();
-    for (int64_t j = 0; j < 7; ++j) {
-      EXPECT_TRUE(same_bits(pooled.view().at(pages[j]), pbs.k_mean().view().at(pages[j]))) << j;
+    for (const bool is_mean : {true, false}) {
+      const HostTensor pooled = (is_mean ? mean : var).read();
+      const Tensor ordered = (is_mean ? pbs.k_mean() : pbs.k_var()).view();
+      for (int64_t j = 0; j < 7; ++j) {
+        EXPECT_TRUE(same_bits(pooled.view().at(pages[j]), ordered.at(pages[j]))) << j;
+      }
+      EXPECT_TRUE(std::isnan(value_at(pooled.view().at(pages[7]), 0)));
     }
-    EXPECT_TRUE(std::isnan(value_at(pooled.view().at(pages[7]), 0)));
   }
 }
 

@@ -56,13 +56,16 @@ TEST_P(PbsPrefillOfShape, MatchesTheReferenceOnItsOwnMask) {
 // Nothing of the kernel but its inputs: orders and masks of the oracle's own. Near ties may differ,
 // and such a difference moves the result by no more than the weight of what was exchanged.
 TEST_P(PbsPrefillOfShape, MatchesTheReferenceEndToEnd) {
-  for (PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, shape(), job_of(1024, 1683), {.scorer = scorer, .threshold = 0.6f});
+  for (const PbsParams& params :
+       {PbsParams{.threshold = 0.8f}, top_p(PbsScorer::kQuery, 0.6f), top_p(PbsScorer::kMean, 0.6f),
+        top_p(PbsScorer::kAntidiagonal, 0.6f)}) {
+    PbsCase pbs(stream_, shape(), job_of(1024, 1683), params);
     run_all(pbs);
     const auto& problem = pbs.problem();
     const auto order = reference::order_ref(problem, reference::key_scores_ref(problem));
+    const auto moments = reference::block_moments_ref(problem, order, pbs.shape.dtype);
     const auto taken =
-        reference::select_ref(problem, reference::weights_ref(problem, order, pbs.shape.dtype));
+        reference::select_ref(problem, reference::weights_ref(problem, order, moments));
     int64_t differing = 0, rows = 0;
     for (int64_t row = 0; row < pbs.job.num_rows(); row += 37) {
       for (int64_t h = 0; h < pbs.shape.num_q_heads; ++h) {
@@ -187,7 +190,7 @@ TEST_P(PbsPrefill, ContextsBeyondAHundredThousandTokens) {
     PbsCase pbs(stream_, shape, job_of(begin, begin + 700), {.threshold = 0.6f}, sequence);
     run_all(pbs);
     const auto order = pbs.kernel_order();
-    const auto weights = reference::weights_ref(pbs.problem(), order, shape.dtype);
+    const auto weights = reference::weights_ref(pbs.problem(), order, pbs.kernel_moments());
     const auto expected = reference::select_ref(pbs.problem(), weights)[0];
     const auto taken = pbs.kernel_taken()[0];
     for (size_t block = 0; block < taken.size(); ++block) {

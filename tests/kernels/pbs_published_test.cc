@@ -160,6 +160,7 @@ TEST_P(PbsPublished, SameOrderMaskAndOutput) {
     PbsCase pbs(stream_, shape, job_of(0, len, /*span_len=*/0),
                 {.segment = segment,
                  .scorer = PbsScorer::kMean,
+                 .selector = PbsSelector::kTopP,
                  .threshold = float(kTau),
                  .sink = 0,
                  .sink_free = false,

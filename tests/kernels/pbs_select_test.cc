@@ -2,123 +2,39 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "tests/kernels/pbs_case.h"
+#include "tests/kernels/pbs_selection.h"
 
 namespace pbserve::test {
 namespace {
 
-// How far a weight may be off, relatively; thresholds and weights that close may fall to either
-// side. In float32 fused chains a logit of a few units is off by less than 5e-6, and a weight, with
-// its normalizer, by twice that. Mean keys of bf16 are half a step off where the kernel's float32
-// sum and the oracle's round to different sides: a few of D, each 2^-8 of an element. Tensor cores
-// truncate the sum at each 16 products: with logits that are sums of |q| |k| / sqrt(D) of about
-// sqrt(D) in total, `stride` D / 16 times 2^-23 of that.
-double nearness(const PbsCase& pbs) {
-  const PbsParams& params = pbs.problem().params;
-  const auto dim = static_cast<double>(pbs.shape.head_dim);
-  const double means =
-      params.scorer != PbsScorer::kAntidiagonal && pbs.shape.dtype == DType::kBF16 ? 1e-3 : 1e-5;
-  if (!pbs.is_cuda() || params.scorer == PbsScorer::kMean) return means;
-  const double vectors = params.scorer == PbsScorer::kQuery ? 1 : params.stride;
-  return means + 2 * vectors * dim / 16 * 0x1p-23 * std::sqrt(dim);
-}
-
-std::string name_of(const PbsParams& p) {
-  std::ostringstream text;
-  if (p.scorer == PbsScorer::kQuery) text << "query";
-  if (p.scorer == PbsScorer::kMean) text << "mean";
-  if (p.scorer == PbsScorer::kAntidiagonal) text << "antidiagonal" << p.stride;
-  text << (p.selector == PbsSelector::kTopP ? "_top_p_" : "_max_ratio_");
-  text << std::lround(p.threshold * 100) << (p.sink_free ? "_free" : "");
-  if (p.sink != 1) text << "_sink" << p.sink;
-  if (p.local != 0) text << "_local" << p.local;
-  if (p.dense_tail != 2) text << "_tail" << p.dense_tail;
-  return text.str();
-}
-
-// A candidate is certain if it is taken, or not, at a threshold a little to either side too and its
-// weight is not a tie with the last one taken.
-struct Certainty {
-  std::vector<bool> taken;
-  std::vector<bool> left;
-};
-
-Certainty certainty(const std::vector<double>& weights, PbsParams params, double near) {
-  const auto always = reference::always_taken_ref(params, static_cast<int64_t>(weights.size()));
-  const auto chosen_at = [&](double factor) {
-    params.threshold = static_cast<float>(double{params.threshold} * factor);
-    const auto chosen = reference::choose_ref(weights, params);
-    params.threshold = static_cast<float>(double{params.threshold} / factor);
-    return chosen;
-  };
-  const bool is_top_p = params.selector == PbsSelector::kTopP;
-  const auto at_least = chosen_at(is_top_p ? 1 - near : 1 + near);
-  const auto at_most = chosen_at(is_top_p ? 1 + near : 1 - near);
-  double lightest_taken = 2, heaviest_left = -1;
-  for (size_t j = 0; j < weights.size(); ++j) {
-    if (at_least[j] && !always[j]) lightest_taken = std::min(lightest_taken, weights[j]);
-    if (!at_most[j]) heaviest_left = std::max(heaviest_left, weights[j]);
-  }
-  Certainty certain{std::vector<bool>(weights.size()), std::vector<bool>(weights.size())};
-  for (size_t j = 0; j < weights.size(); ++j) {
-    certain.taken[j] = always[j] || (at_least[j] && weights[j] > heaviest_left * (1 + near));
-    certain.left[j] = !at_most[j] && weights[j] < lightest_taken * (1 - near);
-  }
-  return certain;
-}
-
-// The kernel's mask against the oracle's weights on the kernel's order, and the count of blocks.
-void expect_selected(PbsCase& pbs) {
-  pbs.order();
-  const int64_t counted = pbs.select();
-  const auto& problem = pbs.problem();
-  const auto weights = reference::weights_ref(problem, pbs.kernel_order(), pbs.shape.dtype);
-  const auto taken = pbs.kernel_taken();
-  int64_t attended = 0, uncertain = 0, candidates = 0;
-  for (int64_t h = 0; h < pbs.shape.num_q_heads; ++h) {
-    for (int64_t block = 0; block < problem.num_query_blocks(); ++block) {
-      const auto certain = certainty(weights[h][block], pbs.params(), nearness(pbs));
-      const auto& bits = taken[h][block];
-      for (size_t j = 0; j < bits.size(); ++j) {
-        if (certain.taken[j] || problem.is_dense_tail(block)) {
-          ASSERT_TRUE(bits[j]) << "head " << h << " block " << block << " candidate " << j;
-        } else if (certain.left[j]) {
-          ASSERT_FALSE(bits[j]) << "head " << h << " block " << block << " candidate " << j;
-        } else {
-          ++uncertain;
-        }
-      }
-      const int64_t own = problem.prompt_block(block) % (pbs.params().segment / kPbsBlock) + 1;
-      attended += std::ranges::count(bits, true) + own;
-      candidates += static_cast<int64_t>(bits.size());
-    }
-  }
-  EXPECT_EQ(counted, attended);
-  EXPECT_LE(counted, num_causal_blocks({pbs.job.begin, pbs.job.end}, pbs.shape.num_q_heads));
-  EXPECT_LE(uncertain * 20, candidates) << "the test decides too few";
-}
-
 constexpr AttentionShape kDemo{6, 2, 64, DType::kBF16};
 
+PbsParams max_ratio(PbsScorer scorer, float threshold, PbsParams others = {}) {
+  others.scorer = scorer;
+  others.selector = PbsSelector::kMaxRatio;
+  others.threshold = threshold;
+  return others;
+}
+
 const PbsParams kMethods[] = {
-    {.threshold = 0.7f},
-    {.threshold = 0.4f},
-    {.threshold = 0.9f, .sink_free = false},
-    {.threshold = 0.6f, .sink = 0, .dense_tail = 0},
-    {.threshold = 0.6f, .sink = 3, .local = 1},
-    {.threshold = 0.7f, .local = 2, .sink_free = false, .dense_tail = 1},
-    {.selector = PbsSelector::kMaxRatio, .threshold = 0.2f},
-    {.scorer = PbsScorer::kMean, .threshold = 0.9f, .sink_free = false},
-    {.scorer = PbsScorer::kMean, .threshold = 0.5f},
-    {.scorer = PbsScorer::kMean, .selector = PbsSelector::kMaxRatio, .threshold = 0.3f},
-    {.scorer = PbsScorer::kAntidiagonal, .stride = 8, .threshold = 0.9f, .sink_free = false},
-    {.scorer = PbsScorer::kAntidiagonal, .stride = 16, .threshold = 0.7f},
-    {.scorer = PbsScorer::kAntidiagonal,
-     .stride = 8,
-     .selector = PbsSelector::kMaxRatio,
-     .threshold = 0.2f},
+    {},
+    {.threshold = 0.5f},
+    {.threshold = 0.8f, .sink = 0, .local = 1, .dense_tail = 0},
+    {.threshold = 0.6f, .sink_free = true, .dense_tail = 1},
+    top_p(PbsScorer::kQuery, 0.7f),
+    top_p(PbsScorer::kQuery, 0.4f),
+    top_p(PbsScorer::kQuery, 0.6f, {.sink = 0, .dense_tail = 0}),
+    top_p(PbsScorer::kQuery, 0.6f, {.sink = 3, .local = 1, .sink_free = true}),
+    top_p(PbsScorer::kQuery, 0.7f, {.local = 2, .dense_tail = 1}),
+    max_ratio(PbsScorer::kQuery, 0.2f),
+    top_p(PbsScorer::kMean, 0.9f),
+    top_p(PbsScorer::kMean, 0.5f, {.sink_free = true}),
+    max_ratio(PbsScorer::kMean, 0.3f),
+    top_p(PbsScorer::kAntidiagonal, 0.9f, {.stride = 8}),
+    top_p(PbsScorer::kAntidiagonal, 0.7f, {.stride = 16}),
+    max_ratio(PbsScorer::kAntidiagonal, 0.2f, {.stride = 8}),
 };
 
 class PbsSelectOfMethod : public ::testing::TestWithParam<std::tuple<Backend, PbsParams>> {
@@ -193,10 +109,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PbsSelectOfShape, ::testing::ValuesIn(attention
                          attention_case_name);
 
 TEST_P(PbsSelectOfShape, MatchesTheReference) {
-  for (const PbsParams& params :
-       {PbsParams{.threshold = 0.6f}, PbsParams{.scorer = PbsScorer::kMean, .threshold = 0.7f},
-        PbsParams{.scorer = PbsScorer::kAntidiagonal, .stride = 8, .threshold = 0.7f},
-        PbsParams{.scorer = PbsScorer::kAntidiagonal, .stride = 16, .threshold = 0.7f}}) {
+  for (const PbsParams& params : {top_p(PbsScorer::kQuery, 0.6f), top_p(PbsScorer::kMean, 0.7f),
+                                  top_p(PbsScorer::kAntidiagonal, 0.7f, {.stride = 8}),
+                                  top_p(PbsScorer::kAntidiagonal, 0.7f, {.stride = 16})}) {
     PbsCase pbs(stream_, GetParam().shape, job_of(1024, 1667), params);
     expect_selected(pbs);
   }
@@ -215,24 +130,23 @@ TEST_P(PbsSelect, ALongContextMatchesTheReference) {
   constexpr AttentionShape kWide{8, 2, 128, DType::kBF16};
   for (const AttentionShape& shape : {kSmall, kWide}) {
     for (const int32_t begin : {9'216, 33'792}) {
-      PbsCase pbs(stream_, shape, job_of(begin, begin + 457), {.threshold = 0.6f});
+      PbsCase pbs(stream_, shape, job_of(begin, begin + 457), top_p(PbsScorer::kQuery, 0.6f));
       expect_selected(pbs);
     }
     for (int32_t stride : {8, 16}) {
       PbsCase pbs(stream_, shape, job_of(9216, 9673),
-                  {.scorer = PbsScorer::kAntidiagonal, .stride = stride, .threshold = 0.7f});
+                  top_p(PbsScorer::kAntidiagonal, 0.7f, {.stride = stride}));
       expect_selected(pbs);
     }
   }
-  PbsCase mean(stream_, kSmall, job_of(9216, 9673),
-               {.scorer = PbsScorer::kMean, .threshold = 0.7f});
+  PbsCase mean(stream_, kSmall, job_of(9216, 9673), top_p(PbsScorer::kMean, 0.7f));
   expect_selected(mean);
 }
 
 // Several tiles of query rows by several of key blocks; the first rows skip the last blocks.
 TEST_P(PbsSelect, ALongJobMatchesTheReference) {
   for (const PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, kDemo, job_of(0, 6400), {.scorer = scorer, .threshold = 0.6f});
+    PbsCase pbs(stream_, kDemo, job_of(0, 6400), top_p(scorer, 0.6f));
     expect_selected(pbs);
   }
 }
@@ -241,7 +155,7 @@ TEST_P(PbsSelect, ALongJobMatchesTheReference) {
 TEST_P(PbsSelect, ManyHeadsOfALongContextMatchTheReference) {
   constexpr AttentionShape kManyHeads{16, 16, 64, DType::kBF16};
   for (const PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, kManyHeads, job_of(9216, 9673), {.scorer = scorer, .threshold = 0.7f});
+    PbsCase pbs(stream_, kManyHeads, job_of(9216, 9673), top_p(scorer, 0.7f));
     expect_selected(pbs);
   }
 }
@@ -254,8 +168,10 @@ TEST_P(PbsSelect, ThresholdOfOneTakesEveryBlock) {
   for (int64_t t = 0; t < 256; ++t) {
     for (int64_t h = 0; h < 2; ++h) std::ranges::fill(sequence.k.at(t, h), 8.0);
   }
-  for (PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, kDemo, job_of(1024, 1999), {.scorer = scorer, .threshold = 1.f}, sequence);
+  for (const PbsParams& params :
+       {PbsParams{.threshold = 1.f}, top_p(PbsScorer::kQuery, 1.f), top_p(PbsScorer::kMean, 1.f),
+        top_p(PbsScorer::kAntidiagonal, 1.f)}) {
+    PbsCase pbs(stream_, kDemo, job_of(1024, 1999), params, sequence);
     pbs.order();
     EXPECT_EQ(pbs.select(), num_causal_blocks({1024, 1999}, 6));
   }
@@ -270,8 +186,10 @@ TEST_P(PbsSelect, TheSinkIsAlwaysTakenAndSpendsNothing) {
     for (int64_t h = 0; h < 2; ++h) std::ranges::fill(sequence.k.at(t, h), 0.5);
   }
   for (const bool sink_free : {true, false}) {
-    PbsCase pbs(stream_, kDemo, early_job(1024, 2048),
-                {.threshold = 1e-6f, .sink = 2, .sink_free = sink_free, .dense_tail = 0}, sequence);
+    PbsCase pbs(
+        stream_, kDemo, early_job(1024, 2048),
+        top_p(PbsScorer::kQuery, 1e-6f, {.sink = 2, .sink_free = sink_free, .dense_tail = 0}),
+        sequence);
     pbs.order();
     EXPECT_EQ(pbs.select(), 6 * 8 * (sink_free ? 3 : 2) + 6 * 12);  // own segments: 1 or 2
     for (const auto& head : pbs.kernel_taken()) {
@@ -293,8 +211,7 @@ TEST_P(PbsSelect, EqualWeightsAreTakenInOrderOfBlocks) {
     }
   }
   for (PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kMean, PbsScorer::kAntidiagonal}) {
-    PbsCase pbs(stream_, kDemo, job_of(1024, 1280),
-                {.scorer = scorer, .threshold = 0.6f, .sink_free = false, .dense_tail = 0},
+    PbsCase pbs(stream_, kDemo, job_of(1024, 1280), top_p(scorer, 0.6f, {.dense_tail = 0}),
                 sequence);
     pbs.order();
     pbs.select();

@@ -9,75 +9,10 @@ namespace pbserve::reference {
 namespace {
 
 using kernels::PbsParams;
-using kernels::PbsScorer;
 using kernels::PbsSelector;
 using kernels::PbsSpan;
 
 constexpr int64_t kBlock = kernels::kPbsBlock;
-
-int64_t rows_of_block(const PbsProblem& p, int64_t block) {
-  return std::min(kBlock, p.q.num_tokens - block * kBlock);
-}
-
-double rounded(double value, kernels::DType dtype) {
-  const auto narrow = static_cast<float>(value);
-  return dtype == kernels::DType::kBF16
-             ? double{kernels::to_f32(kernels::from_f32<kernels::BF16>(narrow))}
-             : double{narrow};
-}
-
-// Softmax of the candidates for each query vector, mean over the vectors.
-std::vector<double> weights_of(const std::vector<std::vector<double>>& queries,
-                               const std::vector<std::vector<double>>& means, double scale) {
-  std::vector<double> weights(means.size());
-  for (const auto& query : queries) {
-    std::vector<double> logits;
-    for (const auto& mean : means) logits.push_back(scale * dot(query, mean));
-    softmax(logits);
-    for (size_t j = 0; j < logits.size(); ++j) weights[j] += logits[j] / double(queries.size());
-  }
-  return weights;
-}
-
-std::vector<std::vector<double>> queries_of(const PbsProblem& p, int64_t head, int64_t block) {
-  std::vector<std::vector<double>> queries;
-  for (int64_t i = 0; i < rows_of_block(p, block); ++i) {
-    const auto row = p.q.at(block * kBlock + i, head);
-    queries.emplace_back(row.begin(), row.end());
-  }
-  if (p.params.scorer == PbsScorer::kQuery) return queries;
-  std::vector<double> mean(p.q.head_dim);
-  for (const auto& query : queries) {
-    for (size_t d = 0; d < mean.size(); ++d) mean[d] += query[d] / double(queries.size());
-  }
-  return {mean};
-}
-
-std::vector<double> antidiagonal_weights(const PbsProblem& p, const std::vector<int64_t>& order,
-                                         int64_t head, int64_t block) {
-  const int64_t stride = p.params.stride;
-  const int64_t num_rows = rows_of_block(p, block);
-  const int64_t num_query_groups = (num_rows + stride - 1) / stride;
-  const int64_t num_key_groups = p.num_candidates(block) * kBlock / stride;
-  std::vector<double> weights(p.num_candidates(block));
-  for (int64_t m = 0; m < num_query_groups; ++m) {
-    const int64_t num_tokens = std::min(stride, num_rows - m * stride);
-    std::vector<double> scores(num_key_groups);
-    for (int64_t n = 0; n < num_key_groups; ++n) {
-      for (int64_t r = 0; r < stride; ++r) {
-        if (stride - 1 - r >= num_tokens) continue;
-        const int64_t row = block * kBlock + m * stride + stride - 1 - r;
-        scores[n] += dot(p.q.at(row, head), p.k.at(order[n * stride + r], head / p.group()));
-      }
-      scores[n] *= p.scale / double(num_tokens);
-    }
-    softmax(scores);
-    for (int64_t n = 0; n < num_key_groups; ++n) {
-      weights[n * stride / kBlock] += scores[n] / double(num_query_groups);
-    }
-  }
-  return weights;
-}
 
 // Adds the probabilities of the span's last queries to the scores of its complete segments' keys.
 void score_span(const PbsProblem& p, const PbsSpan& span, KeyScores& scores) {
@@ -138,41 +73,6 @@ Order order_ref(const PbsProblem& p, const KeyScores& scores) {
   return order;
 }
 
-std::vector<double> block_mean_ref(const PbsProblem& p, const Order& order, int64_t kv_head,
-                                   int64_t block, kernels::DType dtype) {
-  std::vector<double> mean(p.k.head_dim);
-  for (int64_t place = block * kBlock; place < (block + 1) * kBlock; ++place) {
-    const auto row = p.k.at(order[kv_head][place], kv_head);
-    for (int64_t d = 0; d < p.k.head_dim; ++d) mean[d] += row[d] / double(kBlock);
-  }
-  for (double& x : mean) x = rounded(x, dtype);
-  return mean;
-}
-
-Weights weights_ref(const PbsProblem& p, const Order& order, kernels::DType dtype) {
-  std::vector<std::vector<std::vector<double>>> means(p.k.num_heads);
-  const int64_t num_candidates = p.num_candidates(p.num_query_blocks() - 1);
-  for (int64_t h = 0; h < p.k.num_heads; ++h) {
-    for (int64_t j = 0; j < num_candidates; ++j) {
-      means[h].push_back(block_mean_ref(p, order, h, j, dtype));
-    }
-  }
-  Weights weights(p.q.num_heads);
-  for (int64_t head = 0; head < p.q.num_heads; ++head) {
-    const int64_t kv_head = head / p.group();
-    for (int64_t block = 0; block < p.num_query_blocks(); ++block) {
-      if (p.params.scorer == PbsScorer::kAntidiagonal) {
-        weights[head].push_back(antidiagonal_weights(p, order[kv_head], head, block));
-        continue;
-      }
-      const auto begin = means[kv_head].begin();
-      weights[head].push_back(weights_of(queries_of(p, head, block),
-                                         {begin, begin + p.num_candidates(block)}, p.scale));
-    }
-  }
-  return weights;
-}
-
 std::vector<bool> always_taken_ref(const PbsParams& params, int64_t count) {
   std::vector<bool> always(count);
   const int64_t local_blocks = params.local * params.segment / kBlock;
@@ -183,6 +83,14 @@ std::vector<bool> always_taken_ref(const PbsParams& params, int64_t count) {
 std::vector<bool> choose_ref(const std::vector<double>& given, const PbsParams& params) {
   std::vector<double> weights = given;
   std::vector<bool> taken = always_taken_ref(params, static_cast<int64_t>(given.size()));
+  const double tau = double{params.threshold};
+  if (params.selector == PbsSelector::kErrorBound) {
+    const double least = (1 - tau) / std::sqrt(static_cast<double>(weights.size()));
+    for (size_t j = 0; j < weights.size(); ++j) {
+      taken[j] = taken[j] || tau >= 1 || weights[j] >= least;
+    }
+    return taken;
+  }
   double budget = 1;
   if (params.sink_free) {
     for (size_t j = 0; j < weights.size(); ++j) weights[j] = taken[j] ? 0 : weights[j];
@@ -192,7 +100,6 @@ std::vector<bool> choose_ref(const std::vector<double>& given, const PbsParams& 
   std::iota(heaviest.begin(), heaviest.end(), 0);
   std::stable_sort(heaviest.begin(), heaviest.end(),
                    [&](size_t a, size_t b) { return weights[a] > weights[b]; });
-  const double tau = double{params.threshold};
   double cumulative = 0;
   for (size_t j : heaviest) {
     if (params.selector == PbsSelector::kTopP) {

@@ -11,8 +11,12 @@
 
 namespace pbserve::reference {
 
-using Order = std::vector<std::vector<int64_t>>;                // [Hkv][place]: absolute position
-using KeyScores = std::vector<std::vector<double>>;             // [Hkv][key of the job's segments]
+using Order = std::vector<std::vector<int64_t>>;     // [Hkv][place]: absolute position
+using KeyScores = std::vector<std::vector<double>>;  // [Hkv][key of the job's segments]
+struct Moments {
+  std::vector<double> mean, var;  // [D]
+};
+using BlockMoments = std::vector<std::vector<Moments>>;         // [Hkv][block of a whole segment]
 using Weights = std::vector<std::vector<std::vector<double>>>;  // [Hq][query block][candidate]
 using Taken = std::vector<std::vector<std::vector<bool>>>;      // [Hq][query block][candidate]
 
@@ -29,6 +33,7 @@ struct PbsProblem {
   int64_t num_query_blocks() const { return job.num_blocks(); }
   // Keys of the job that stand in complete segments: they are scored and permuted.
   int64_t num_ordered() const { return job.end / params.segment * params.segment - job.begin; }
+  int64_t num_complete_blocks() const { return (job.begin + num_ordered()) / kernels::kPbsBlock; }
   // Permuted blocks of the segments before the one query block `block` of the job lies in.
   int64_t num_candidates(int64_t block) const;
   int64_t prompt_block(int64_t block) const { return job.begin / kernels::kPbsBlock + block; }
@@ -39,10 +44,15 @@ KeyScores key_scores_ref(const PbsProblem& problem);
 // Of all keys [0, job.begin + num_ordered): the earlier ones, then the job's own.
 Order order_ref(const PbsProblem& problem, const KeyScores& scores);
 
-// Mean of the keys of a permuted block, as the pages hold it: rounded once to `dtype`.
-std::vector<double> block_mean_ref(const PbsProblem& problem, const Order& order, int64_t kv_head,
-                                   int64_t block, kernels::DType dtype);
-Weights weights_ref(const PbsProblem& problem, const Order& order, kernels::DType dtype);
+// Of the keys of a permuted block, as the pages hold them: each rounded once to `dtype`.
+Moments moments_ref(const PbsProblem& problem, const Order& order, int64_t kv_head, int64_t block,
+                    kernels::DType dtype);
+BlockMoments block_moments_ref(const PbsProblem& problem, const Order& order, kernels::DType dtype);
+
+Weights weights_ref(const PbsProblem& problem, const Order& order, const BlockMoments& moments);
+// Scorer mass: the largest second-order term of the query block's sampled rows.
+double second_order_max_ref(const PbsProblem& problem, const BlockMoments& moments, int64_t head,
+                            int64_t block);
 
 // Candidates [0, count) that are taken whatever they weigh.
 std::vector<bool> always_taken_ref(const kernels::PbsParams& params, int64_t count);
