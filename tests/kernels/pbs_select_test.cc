@@ -143,6 +143,15 @@ TEST_P(PbsSelect, ALongContextMatchesTheReference) {
   expect_selected(mean);
 }
 
+// The second on both sides of the most key blocks whose weights a GPU chooses from in registers.
+TEST_P(PbsSelect, AVeryLongContextMatchesTheReference) {
+  constexpr AttentionShape kSmall{2, 1, 64, DType::kBF16};
+  for (const PbsJob& job : {early_job(66'048, 66'560), early_job(130'816, 132'096)}) {
+    PbsCase pbs(stream_, kSmall, job, {.threshold = 0.6f});
+    expect_selected(pbs);
+  }
+}
+
 // Several tiles of query rows by several of key blocks; the first rows skip the last blocks.
 TEST_P(PbsSelect, ALongJobMatchesTheReference) {
   for (const PbsScorer scorer : {PbsScorer::kQuery, PbsScorer::kAntidiagonal}) {

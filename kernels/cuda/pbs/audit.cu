@@ -104,7 +104,7 @@ void pbs_audit(const PbsAuditArgs& args, CudaHandle handle) {
   for (int32_t done = 0; done < audited.count; done += p.num_audited) {
     p.first_block = audited.first + done * p.period;
     p.num_audited = static_cast<int32_t>(std::min<int64_t>(audited.count - done, batch));
-    p.num_chunks = num_chunks_of(audit_block(p, p.num_audited - 1));
+    p.num_chunks = static_cast<int32_t>(num_audit_chunks_max(input.job.end));
     input.q.dim(2) == 64 ? audit_chunks<64>(p, stream) : audit_chunks<128>(p, stream);
     merge_audits(p, stream);
   }

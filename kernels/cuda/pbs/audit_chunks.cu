@@ -62,8 +62,8 @@ __device__ __forceinline__ AuditItem item_of_block(const AuditParams& p) {
   item.first_head = item.kv_head * p.group + tile * Config::kHeads;
   item.num_heads = min(Config::kHeads, p.group - tile * Config::kHeads);
   item.chunk = blockIdx.x;
-  item.first_page = item.chunk * kAuditChunkPages;
-  item.end_page = min(item.first_page + kAuditChunkPages, item.block.number + 1);
+  item.first_page = item.chunk * item.block.chunk_pages;
+  item.end_page = min(item.first_page + item.block.chunk_pages, item.block.number + 1);
   return item;
 }
 
@@ -228,10 +228,11 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     const int64_t head = item.first_head + min(h, item.num_heads - 1);
-    const int64_t word = (head * p.mask_blocks + item.block.block) * p.num_words;
-    const bool has_candidates = item.first_page < item.block.num_candidates;
-    const uint32_t bits = has_candidates ? p.mask[word + item.first_page / 32] : 0;
-    taken[h] = bits >> item.first_page % 32;
+    const uint32_t* words = p.mask + (head * p.mask_blocks + item.block.block) * p.num_words;
+    const int word = item.first_page / 32;
+    const uint32_t low = word < p.num_words ? words[word] : 0;
+    const uint32_t high = word + 1 < p.num_words ? words[word + 1] : 0;
+    taken[h] = __funnelshift_r(low, high, item.first_page % 32);
   }
   AuditState states[kHeads][2];
 #pragma unroll

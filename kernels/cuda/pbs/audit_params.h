@@ -12,7 +12,7 @@
 namespace pbserve::kernels::cuda {
 
 // Audited blocks of a batch follow each other at the distance of the period. The keys of each are
-// the pages [0, its number in the prompt], cut into chunks of kAuditChunkPages.
+// the pages [0, its number in the prompt], cut into chunks.
 struct AuditParams {
   const __nv_bfloat16* q;        // [job rows, Hq, D]
   const __nv_bfloat16* own_k;    // [job pages, Hkv, B, D]
@@ -32,7 +32,7 @@ struct AuditParams {
   int32_t first_block;     // of the batch, counted in the job
   int32_t period;
   int32_t num_audited;  // blocks of the batch
-  int32_t num_chunks;   // of the last of them
+  int32_t num_chunks;   // of each of them at most
   float scale_log2;     // scale / ln 2
 };
 
@@ -55,6 +55,7 @@ struct AuditBlock {
   int32_t num_candidates;  // pages of earlier segments
   int32_t first_row;       // of the sampled ones, in q
   int32_t num_rows;
+  int32_t chunk_pages;
 };
 
 __host__ __device__ inline AuditBlock audit_block(const AuditParams& p, int index) {
@@ -67,11 +68,12 @@ __host__ __device__ inline AuditBlock audit_block(const AuditParams& p, int inde
           .number = number,
           .num_candidates = number / p.segment_blocks * p.segment_blocks,
           .first_row = first_row,
-          .num_rows = end - first_row};
+          .num_rows = end - first_row,
+          .chunk_pages = audit_chunk_pages(number + 1)};
 }
 
 __host__ __device__ inline int num_chunks_of(const AuditBlock& block) {
-  return block.number / kAuditChunkPages + 1;
+  return block.number / block.chunk_pages + 1;
 }
 
 }  // namespace pbserve::kernels::cuda
