@@ -65,8 +65,19 @@ absl::Status validate(const SchedulerOptions& scheduler) {
                                 1, kBytesMax);
 }
 
+absl::Status require_pair(kernels::PbsScorer scorer, kernels::PbsSelector selector) {
+  const bool is_mass = scorer == kernels::PbsScorer::kMass;
+  const bool is_error_bound = selector == kernels::PbsSelector::kErrorBound;
+  if (is_mass == is_error_bound) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      is_mass
+          ? "pbs.selector must be error_bound with pbs.scorer mass"
+          : "pbs.selector is error_bound, must be top_p or max_ratio unless pbs.scorer is mass");
+}
+
 absl::Status validate(const PbsOptions& pbs) {
-  const kernels::PbsParams& params = pbs.params;
+  const kernels::PbsParams params = pbs_params(pbs);
+  RETURN_IF_ERROR(require_pair(params.scorer, params.selector));
   RETURN_IF_ERROR(require_range<int32_t>("pbs.segment", params.segment, kernels::kPbsBlock, 256));
   RETURN_IF_ERROR(
       require_multiple("pbs.segment", params.segment, kernels::kPbsBlock, "the page size"));
@@ -108,13 +119,23 @@ int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device) {
   return device.kind == kernels::DeviceKind::kCuda ? 5120 : 3072;
 }
 
+kernels::PbsParams pbs_params(const PbsOptions& pbs) {
+  kernels::PbsParams params = pbs.params;
+  const bool is_mass = params.scorer == kernels::PbsScorer::kMass;
+  const bool is_query = params.scorer == kernels::PbsScorer::kQuery;
+  params.selector = pbs.selector.value_or(is_mass ? kernels::PbsSelector::kErrorBound
+                                                  : kernels::PbsSelector::kTopP);
+  params.threshold = pbs.threshold.value_or(is_mass ? 0.91f : is_query ? 0.75f : 0.9f);
+  return params;
+}
+
 void apply_paper_preset(PbsOptions& pbs) {
   pbs.preset = PbsPreset::kPaper;
   pbs.span = 0;
   pbs.params.order = kernels::PbsOrder::kSpan;
   pbs.params.scorer = kernels::PbsScorer::kMean;
-  pbs.params.selector = kernels::PbsSelector::kTopP;
-  pbs.params.threshold = 0.9f;
+  pbs.selector = kernels::PbsSelector::kTopP;
+  pbs.threshold = 0.9f;
   pbs.params.sink = 1;
   pbs.params.sink_free = false;
   pbs.params.local = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "engine/request.h"
@@ -60,6 +61,9 @@ enum class PbsPreset : uint8_t {
 struct PbsOptions {
   PbsPreset preset = PbsPreset::kDefault;
   SparseMode mode = SparseMode::kAuto;
+  // Unset: what goes with params.scorer. pbs_params puts them over those of params.
+  std::optional<kernels::PbsSelector> selector;
+  std::optional<float> threshold;
   kernels::PbsParams params;
   int64_t span = 1024;       // C: queries whose last ones order their segments; 0 = the prompt
   int64_t min_tokens = 0;    // mode auto: prompts shorter than this run dense; 0 = auto, by
@@ -93,6 +97,10 @@ void apply_paper_preset(PbsOptions& pbs);
 
 // kInvalidArgument names the key ("scheduler.max_num_seqs"), the value and the allowed range.
 absl::Status validate(const EngineConfig& config);
+
+// pbs.params with the selector and the threshold that are set or, where they are not, go with the
+// scorer: error_bound .91 with mass, top_p .75 with query, top_p .9 with mean and antidiagonal.
+kernels::PbsParams pbs_params(const PbsOptions& pbs);
 
 // pbs.min_tokens, with auto replaced by where PBS begins to pay on the device.
 int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device);

@@ -39,6 +39,8 @@ std::string exact_digits(float value) {
 
 std::string scorer_name(const kernels::PbsParams& params) {
   switch (params.scorer) {
+    case kernels::PbsScorer::kMass:
+      return "mass";
     case kernels::PbsScorer::kQuery:
       return "query";
     case kernels::PbsScorer::kMean:
@@ -49,19 +51,30 @@ std::string scorer_name(const kernels::PbsParams& params) {
   return "";
 }
 
+std::string selector_name(kernels::PbsSelector selector) {
+  switch (selector) {
+    case kernels::PbsSelector::kErrorBound:
+      return "error_bound";
+    case kernels::PbsSelector::kTopP:
+      return "top_p";
+    case kernels::PbsSelector::kMaxRatio:
+      return "max_ratio";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const kernels::PbsParams& params = pbs.params;
-  const char* selector = params.selector == kernels::PbsSelector::kTopP ? "top_p" : "max_ratio";
   const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
   const std::string forced =
       pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
-  return absl::StrCat("pbs ", scorer_name(params), " ", selector, " ", exact_digits(threshold),
-                      " span ", pbs.span, " segment ", params.segment, order, " sink ", params.sink,
-                      params.sink_free ? " free" : "", " local ", params.local, " dense_tail ",
-                      params.dense_tail, " min_tokens ", pbs.min_tokens, " dense_layers ",
-                      pbs.dense_layers, forced);
+  return absl::StrCat("pbs ", scorer_name(params), " ", selector_name(params.selector), " ",
+                      exact_digits(threshold), " span ", pbs.span, " segment ", params.segment,
+                      order, " sink ", params.sink, params.sink_free ? " free" : "", " local ",
+                      params.local, " dense_tail ", params.dense_tail, " min_tokens ",
+                      pbs.min_tokens, " dense_layers ", pbs.dense_layers, forced);
 }
 
 Intake::Intake(const EngineConfig& config, const IntakeLimits& limits,

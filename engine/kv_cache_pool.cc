@@ -19,13 +19,13 @@ int64_t tile_bytes(const KvCacheShape& shape) {
          static_cast<int64_t>(size_of(shape.dtype));
 }
 
-// Its mean key in one layer.
-int64_t mean_bytes(const KvCacheShape& shape) { return tile_bytes(shape) / kPageSize; }
+// The mean of its keys, or their variance, in one layer.
+int64_t moment_bytes(const KvCacheShape& shape) { return tile_bytes(shape) / kPageSize; }
 
 }  // namespace
 
 int64_t KvCacheShape::page_bytes() const {
-  return num_layers * (2 * tile_bytes(*this) + mean_bytes(*this));
+  return 2 * num_layers * (tile_bytes(*this) + moment_bytes(*this));
 }
 
 absl::StatusOr<std::unique_ptr<KvCachePool>> KvCachePool::create(kernels::Device device,
@@ -106,15 +106,18 @@ models::KvPages KvCachePool::layer(int64_t index) const {
     return kernels::Tensor(data, shape_.dtype,
                            {num_pages(), shape_.num_kv_heads, kPageSize, shape_.head_dim});
   };
+  const auto moments_view = [&](std::byte* data) {
+    return kernels::Tensor(data, shape_.dtype, {num_pages(), shape_.num_kv_heads, shape_.head_dim});
+  };
   return {.k = view(k),
           .v = view(k + half_bytes),
-          .k_mean = kernels::Tensor(means(index), shape_.dtype,
-                                    {num_pages(), shape_.num_kv_heads, shape_.head_dim})};
+          .k_mean = moments_view(moments(2 * index)),
+          .k_var = moments_view(moments(2 * index + 1))};
 }
 
-std::byte* KvCachePool::means(int64_t layer) const {
+std::byte* KvCachePool::moments(int64_t index) const {
   const int64_t tiles = 2 * shape_.num_layers * num_pages() * tile_bytes(shape_);
-  return memory_.data() + tiles + layer * num_pages() * mean_bytes(shape_);
+  return memory_.data() + tiles + index * num_pages() * moment_bytes(shape_);
 }
 
 int32_t KvCachePool::num_holders(int32_t page) const {
@@ -136,9 +139,7 @@ void KvCachePool::poison(int32_t page) {
   const int64_t num_bytes = tile_bytes(shape_);
   for (int64_t i = 0; i < 2 * shape_.num_layers; ++i) {
     std::memset(memory_.data() + (i * num_pages() + page) * num_bytes, kNanByte, num_bytes);
-  }
-  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-    std::memset(means(layer) + page * mean_bytes(shape_), kNanByte, mean_bytes(shape_));
+    std::memset(moments(i) + page * moment_bytes(shape_), kNanByte, moment_bytes(shape_));
   }
 }
 

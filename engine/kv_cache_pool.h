@@ -23,7 +23,7 @@ struct KvCacheShape {
   int64_t head_dim = 1;
   kernels::DType dtype = kernels::DType::kBF16;
 
-  int64_t page_bytes() const;  // K, V and the mean key of one page, all layers
+  int64_t page_bytes() const;  // K, V and the keys' moments of one page, all layers
 };
 
 enum class FreedPages : uint8_t {
@@ -82,12 +82,12 @@ class KvCachePool {
   void release(int32_t page);               // one reference of a request
   void drop_ref(int32_t page);              // of a request or of the prefix cache
   void poison(int32_t page);
-  std::byte* means(int64_t layer) const;
+  std::byte* moments(int64_t index) const;  // means of layer i at 2 i, variances at 2 i + 1
 
   KvCacheShape shape_;
   FreedPages freed_pages_;
-  // K and V [num_layers, 2, num_pages, Hkv, kPageSize, D], then the pages' mean keys
-  // [num_layers, num_pages, Hkv, D].
+  // K and V [num_layers, 2, num_pages, Hkv, kPageSize, D], then the mean and the variance of each
+  // page's keys [num_layers, 2, num_pages, Hkv, D].
   kernels::DeviceBuffer memory_;
   PageAllocator allocator_;
   PrefixCache cache_;

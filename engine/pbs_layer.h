@@ -37,7 +37,7 @@ struct PbsLayer {
   PbsCounts counts;
   int layer;
 
-  // Writes the job's pages. `pools_prefix`: the pages before the job lack their mean keys.
+  // Writes the job's pages. `pools_prefix`: the pages before the job lack their k_mean and k_var.
   void order(bool pools_prefix, const kernels::Stream& stream) const;
 
   // The output of query blocks [begin, end) over their q.

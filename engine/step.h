@@ -28,7 +28,7 @@ struct PrefillChunk {
   bool pbs = false;
   float pbs_threshold = 0.0f;
   int64_t prompt_len = 0;     // of the sequence: PBS keeps the prompt's end dense
-  bool pools_prefix = false;  // the pages before `begin` may lack their mean keys
+  bool pools_prefix = false;  // the pages before `begin` may lack k_mean and k_var
   bool draws_token = false;   // the sequence has no further token to compute: sample the next one
 };
 

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -33,13 +34,17 @@ void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
   table->add_enum("pbs.order", &params.order,
                   {{"span", PbsOrder::kSpan}, {"natural", PbsOrder::kNatural}});
   table->add_enum("pbs.scorer", &params.scorer,
-                  {{"query", PbsScorer::kQuery},
+                  {{"mass", PbsScorer::kMass},
+                   {"query", PbsScorer::kQuery},
                    {"mean", PbsScorer::kMean},
                    {"antidiagonal", PbsScorer::kAntidiagonal}});
   table->add("pbs.stride", &params.stride);
-  table->add_enum("pbs.selector", &params.selector,
-                  {{"top_p", PbsSelector::kTopP}, {"max_ratio", PbsSelector::kMaxRatio}});
-  table->add("pbs.threshold", &params.threshold);
+  table->add_enum("pbs.selector", &pbs->selector,
+                  {{"auto", std::nullopt},
+                   {"error_bound", PbsSelector::kErrorBound},
+                   {"top_p", PbsSelector::kTopP},
+                   {"max_ratio", PbsSelector::kMaxRatio}});
+  table->add("pbs.threshold", &pbs->threshold);
   table->add("pbs.threshold_min", &pbs->threshold_min);
   table->add("pbs.sink", &params.sink);
   table->add("pbs.sink_free", &params.sink_free);

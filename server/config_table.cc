@@ -146,6 +146,20 @@ void ConfigTable::add(std::string path, float* value, Range range) {
   add_number(std::move(path), value, range);
 }
 
+void ConfigTable::add(std::string path, std::optional<float>* value) {
+  const auto set = [value](const Json& json) {
+    const bool is_auto = json.is_string() && json.get<std::string>() == "auto";
+    if (!is_auto && !json.is_number()) return wrong("a number, or auto");
+    float number = 0;
+    if (!is_auto) RETURN_IF_ERROR(convert_number(json, {}, &number));
+    *value = is_auto ? std::nullopt : std::optional(number);
+    return absl::OkStatus();
+  };
+  entries_.push_back({.path = std::move(path), .is_text = false, .set = set, .get = [value] {
+                        return value->has_value() ? shown(**value) : Json("auto");
+                      }});
+}
+
 void ConfigTable::add_json(std::string path, std::string* value) {
   const auto set = [value](const Json& json) {
     if (!json.is_object() && !json.is_string()) return wrong("a JSON object, or one as a string");

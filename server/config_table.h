@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,12 +32,13 @@ class ConfigTable {
   void add(std::string path, int64_t* value, Range range = {});
   void add(std::string path, double* value, Range range = {});
   void add(std::string path, float* value, Range range = {});
+  void add(std::string path, std::optional<float>* value);  // "auto" where there is none
   // A count that may also be written "128k" (thousands), "128K" (times 1,024), "m", "M", "g", "G",
   // and "auto" for 0.
   void add_size(std::string path, int64_t* value, Range range = {});
   // A JSON object kept as text: an object in the file, its text in a flag.
   void add_json(std::string path, std::string* value);
-  // One of a few names. Enum is an enumeration whose values stand in `names`.
+  // One of a few names. Enum is an enumeration, or an optional one, whose values stand in `names`.
   template <class Enum>
   void add_enum(std::string path, Enum* value, std::vector<std::pair<std::string, Enum>> names);
 

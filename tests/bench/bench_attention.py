@@ -29,7 +29,7 @@ from bench_server import ROOT, commit_id
 NUM_Q_HEADS = 32
 NUM_KV_HEADS = 8
 HEAD_DIM = 128
-PLANNING = ["pbs_order", "pbs_select_query", "pbs_audit"]  # what the defaults add to attention
+PLANNING = ["pbs_order", "pbs_select_mass", "pbs_audit"]  # what the defaults add to attention
 FLUSH_BYTES = 256 << 20
 NUM_RUNS = 20  # as far as the budget allows
 NUM_RUNS_MIN = 10

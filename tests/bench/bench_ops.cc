@@ -56,6 +56,11 @@ struct Options {
   bool has(const char* op) const { return std::ranges::find(ops, op) != ops.end(); }
 };
 
+PbsParams top_p(PbsScorer scorer, float threshold, int32_t stride = 8) {
+  return {
+      .scorer = scorer, .stride = stride, .selector = PbsSelector::kTopP, .threshold = threshold};
+}
+
 class Bench {
  public:
   Bench(const Options& options, Stream stream, OpReport report)
@@ -73,6 +78,7 @@ class Bench {
     Tensor table;  // [1, num_pages] int32
     PbsPlan plan = {};
     Tensor k_mean = {};        // [num_pages, Hkv, D]
+    Tensor k_var = {};         // [num_pages, Hkv, D]
     Tensor num_selected = {};  // [1] int64
     Tensor coverage = {};      // [Hq] int64
   };
@@ -175,7 +181,7 @@ void Bench::prefill(const Layer& layer) {
 
 PbsInput Bench::input(const Layer& layer, const PbsJob& job, const PbsParams& params) const {
   return {.plan = layer.plan,
-          .pages = {.k = layer.k, .v = layer.v, .k_mean = layer.k_mean},
+          .pages = {.k = layer.k, .v = layer.v, .k_mean = layer.k_mean, .k_var = layer.k_var},
           .block_table = layer.table.at(0),
           .q = layer.q.rows(job.begin, job.end),
           .job = job,
@@ -237,7 +243,7 @@ OpTime Bench::attend_time(const Layer& layer, const PbsJob& job) {
 }
 
 // Over all jobs of the prompt: what a layer costs. The pages hold noise, as if earlier jobs had
-// ordered them.
+// ordered them, and so do their moments: no time depends on a variance below zero.
 void Bench::pbs_stages(Layer layer) {
   const auto len = static_cast<int32_t>(layer.q.dim(0));
   const int32_t job_rows = options_.span == 0 ? len : std::min(options_.job, len);
@@ -245,6 +251,7 @@ void Bench::pbs_stages(Layer layer) {
   layer.plan = take_plan(len, job_rows);
   for (const Tensor& own : {layer.plan.own.k, layer.plan.own.v}) inputs_.fill_noise(own);
   layer.k_mean = inputs_.take_noise({num_pages, options_.num_kv_heads, options_.head_dim});
+  layer.k_var = inputs_.take_noise({num_pages, options_.num_kv_heads, options_.head_dim});
   layer.num_selected = inputs_.take_all<int64_t>({0}, {1});
   layer.coverage = inputs_.take_all(std::vector<int64_t>(static_cast<size_t>(options_.num_q_heads)),
                                     {options_.num_q_heads});
@@ -264,10 +271,11 @@ void Bench::pbs_stages(Layer layer) {
   };
   print("pbs_order", sum_of_jobs([&](const PbsJob& job) { return order_time(layer, job); }));
   for (const auto& [name, params] :
-       {std::pair<const char*, PbsParams>{"pbs_select_query", {}},
-        {"pbs_select_mean", {.scorer = PbsScorer::kMean}},
-        {"pbs_select_antidiagonal8", {.scorer = PbsScorer::kAntidiagonal, .stride = 8}},
-        {"pbs_select_antidiagonal16", {.scorer = PbsScorer::kAntidiagonal, .stride = 16}}}) {
+       {std::pair<const char*, PbsParams>{"pbs_select_mass", {}},
+        {"pbs_select_query", top_p(PbsScorer::kQuery, 0.75f)},
+        {"pbs_select_mean", top_p(PbsScorer::kMean, 0.9f)},
+        {"pbs_select_antidiagonal8", top_p(PbsScorer::kAntidiagonal, 0.9f, 8)},
+        {"pbs_select_antidiagonal16", top_p(PbsScorer::kAntidiagonal, 0.9f, 16)}}) {
     print(name, sum_of_jobs([&](const PbsJob& job) { return select_time(layer, job, params); }));
   }
   print("pbs_audit", sum_of_jobs([&](const PbsJob& job) { return audit_time(layer, job); }));

@@ -51,7 +51,7 @@ INSTANTIATE_TEST_SUITE_P(
              },
              {}},
         Case{"whole_prompt", [](EngineConfig& c) { c.pbs.span = 0; }, {}},
-        Case{"take_all", [](EngineConfig& c) { c.pbs.params.threshold = 1.0f; }, {}},
+        Case{"take_all", [](EngineConfig& c) { c.pbs.threshold = 1.0f; }, {}},
         Case{"one_sequence", [](EngineConfig& c) { c.scheduler.max_num_seqs = 1; }, {}}),
     name_of);
 
@@ -121,8 +121,17 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"stride",
              [](EngineConfig& c) { c.pbs.params.stride = 4; },
              {"pbs.stride is 4, must be 8 or 16"}},
+        Case{"selector_of_mass",
+             [](EngineConfig& c) { c.pbs.selector = kernels::PbsSelector::kTopP; },
+             {"pbs.selector must be error_bound with pbs.scorer mass"}},
+        Case{"selector_of_another",
+             [](EngineConfig& c) {
+               c.pbs.params.scorer = kernels::PbsScorer::kMean;
+               c.pbs.selector = kernels::PbsSelector::kErrorBound;
+             },
+             {"pbs.selector is error_bound", "unless pbs.scorer is mass"}},
         Case{"threshold_under_minimum",
-             [](EngineConfig& c) { c.pbs.params.threshold = 0.01f; },
+             [](EngineConfig& c) { c.pbs.threshold = 0.01f; },
              {"pbs.threshold is 0.01, must be in [0.05, 1]"}},
         Case{"threshold_min",
              [](EngineConfig& c) { c.pbs.threshold_min = -0.5f; },
@@ -155,6 +164,40 @@ INSTANTIATE_TEST_SUITE_P(
              [](EngineConfig& c) { c.limits.max_cache_salt_bytes = -1; },
              {"limits.max_cache_salt_bytes is -1"}}),
     name_of);
+
+TEST(PbsParams, WhatIsUnsetGoesWithTheScorer) {
+  using kernels::PbsScorer;
+  using kernels::PbsSelector;
+  struct Expected {
+    PbsScorer scorer;
+    PbsSelector selector;
+    float threshold;
+  };
+  for (const Expected& expected : {Expected{PbsScorer::kMass, PbsSelector::kErrorBound, 0.91f},
+                                   Expected{PbsScorer::kQuery, PbsSelector::kTopP, 0.75f},
+                                   Expected{PbsScorer::kMean, PbsSelector::kTopP, 0.9f},
+                                   Expected{PbsScorer::kAntidiagonal, PbsSelector::kTopP, 0.9f}}) {
+    PbsOptions pbs;
+    pbs.params.scorer = expected.scorer;
+    EXPECT_EQ(pbs_params(pbs).selector, expected.selector);
+    EXPECT_EQ(pbs_params(pbs).threshold, expected.threshold);
+  }
+  PbsOptions pbs;
+  EXPECT_EQ(pbs_params(pbs).scorer, PbsScorer::kMass);
+  pbs.params.scorer = PbsScorer::kQuery;
+  pbs.selector = PbsSelector::kMaxRatio;
+  pbs.threshold = 0.2f;
+  EXPECT_EQ(pbs_params(pbs).selector, PbsSelector::kMaxRatio);
+  EXPECT_EQ(pbs_params(pbs).threshold, 0.2f);
+}
+
+TEST(PbsParams, ThePaperPresetIsThePublishedMethod) {
+  PbsOptions pbs;
+  apply_paper_preset(pbs);
+  EXPECT_EQ(pbs_params(pbs).scorer, kernels::PbsScorer::kMean);
+  EXPECT_EQ(pbs_params(pbs).selector, kernels::PbsSelector::kTopP);
+  EXPECT_EQ(pbs_params(pbs).threshold, 0.9f);
+}
 
 TEST(PbsMinTokens, AutoDependsOnTheDeviceAndANumberStands) {
   const kernels::Device cpu{.kind = kernels::DeviceKind::kCpu};

@@ -66,7 +66,7 @@ TEST(EnginePbsTest, AnyReusesAllCompletePages) {
   EXPECT_EQ(completion.sparse.mode_used, SparseMode::kPbs);
   EXPECT_EQ(completion.usage.cached_tokens, 3840);
   ASSERT_TRUE(completion.sparse.coverage.has_value());
-  EXPECT_GT(completion.sparse.coverage->mean, 0.5) << "mean keys of dense pages are pooled";
+  EXPECT_GT(completion.sparse.coverage->mean, 0.5) << "moments of dense pages are pooled";
 }
 
 TEST(EnginePbsTest, CoverageIsReportedBesideDensity) {
@@ -83,7 +83,7 @@ TEST(EnginePbsTest, CoverageIsReportedBesideDensity) {
     EXPECT_TRUE(completion.sparse.coverage.has_value());
     return completion.sparse.coverage.value_or(SparseReport::Coverage{});
   };
-  const SparseReport::Coverage usual = coverage_at(0.75f);
+  const SparseReport::Coverage usual = coverage_at(0.91f);
   EXPECT_GT(usual.mean, 0.8);
   EXPECT_LE(usual.lowest_layer, usual.mean);
   EXPECT_LE(usual.lowest_head, usual.lowest_layer);

@@ -68,5 +68,14 @@ TEST_F(IntakeTest, ATokenWithoutAnEmbeddingIsNamedAsTheClientSentIt) {
               HasSubstr("prompt[1] is 125, must be a token id in [0, 124]"));
 }
 
+// Requests of one signature share cached pages: it names what shaped them.
+TEST(AttentionSignature, NamesTheScorerAndItsSelector) {
+  PbsOptions pbs;
+  EXPECT_THAT(attention_signature(pbs, 0.91f), HasSubstr("pbs mass error_bound 0.91 span 1024"));
+  pbs.params.scorer = kernels::PbsScorer::kQuery;
+  pbs.params = pbs_params(pbs);
+  EXPECT_THAT(attention_signature(pbs, 0.5f), HasSubstr("pbs query top_p 0.5 span 1024"));
+}
+
 }  // namespace
 }  // namespace pbserve::engine

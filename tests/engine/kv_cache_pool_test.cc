@@ -42,7 +42,7 @@ std::span<float> tile(const kernels::Tensor& pages, int32_t page) {
 bool is_poisoned(const KvCachePool& pool, int32_t page) {
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
     const models::KvPages pages = pool.layer(layer);
-    for (const kernels::Tensor& half : {pages.k, pages.v, pages.k_mean}) {
+    for (const kernels::Tensor& half : {pages.k, pages.v, pages.k_mean, pages.k_var}) {
       if (!std::ranges::all_of(tile(half, page), [](float x) { return std::isnan(x); })) {
         return false;
       }
@@ -56,26 +56,28 @@ void fill(const KvCachePool& pool, int32_t page, float value) {
     std::ranges::fill(tile(pool.layer(layer).k, page), value);
     std::ranges::fill(tile(pool.layer(layer).v, page), value);
     std::ranges::fill(tile(pool.layer(layer).k_mean, page), value);
+    std::ranges::fill(tile(pool.layer(layer).k_var, page), value);
   }
 }
 
 TEST(KvCachePool, LayersAndPagesDoNotOverlap) {
   const auto pool = make_pool(3);
-  EXPECT_EQ(kShape.page_bytes(), 2 * (2 * 2 * 128 * 2 * 4 + 2 * 2 * 4));
+  EXPECT_EQ(kShape.page_bytes(), 2 * (2 * 2 * 128 * 2 * 4 + 2 * 2 * 2 * 4));
   float next = 0;
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
     for (const kernels::Tensor& half : {pool->layer(layer).k, pool->layer(layer).v}) {
       EXPECT_EQ(half.shape, (std::array<int64_t, 4>{3, 2, 128, 2}));
       for (int32_t page = 0; page < 3; ++page) std::ranges::fill(tile(half, page), next++);
     }
-    const kernels::Tensor means = pool->layer(layer).k_mean;
-    EXPECT_EQ(means.shape, (std::array<int64_t, 4>{3, 2, 2}));
-    for (int32_t page = 0; page < 3; ++page) std::ranges::fill(tile(means, page), next++);
+    for (const kernels::Tensor& moment : {pool->layer(layer).k_mean, pool->layer(layer).k_var}) {
+      EXPECT_EQ(moment.shape, (std::array<int64_t, 4>{3, 2, 2}));
+      for (int32_t page = 0; page < 3; ++page) std::ranges::fill(tile(moment, page), next++);
+    }
   }
   next = 0;
   for (int64_t layer = 0; layer < kNumLayers; ++layer) {
     const models::KvPages pages = pool->layer(layer);
-    for (const kernels::Tensor& part : {pages.k, pages.v, pages.k_mean}) {
+    for (const kernels::Tensor& part : {pages.k, pages.v, pages.k_mean, pages.k_var}) {
       for (int32_t page = 0; page < 3; ++page) {
         EXPECT_TRUE(std::ranges::all_of(tile(part, page), [&](float x) { return x == next; }));
         ++next;

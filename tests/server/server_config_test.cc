@@ -74,12 +74,26 @@ TEST(ServerConfig, RefusalsNameKeyAndRange) {
   EXPECT_THAT(refusal({{"http.port", "80.5"}}), HasSubstr("an integer"));
   EXPECT_THAT(refusal({{"http.port", "\"80\""}}), HasSubstr("an integer"));
   EXPECT_THAT(refusal({{"http.strict_params", "yes"}}), HasSubstr("true or false"));
-  EXPECT_THAT(refusal({{"pbs.scorer", "max"}}), HasSubstr("one of query, mean, antidiagonal"));
+  EXPECT_THAT(refusal({{"pbs.scorer", "max"}}),
+              HasSubstr("one of mass, query, mean, antidiagonal"));
+  EXPECT_THAT(refusal({{"pbs.selector", "max"}}), HasSubstr("auto, error_bound, top_p, max_ratio"));
   EXPECT_THAT(refusal({{"pbs.threshold", "1e308"}}), HasSubstr("pbs.threshold"));
+  EXPECT_THAT(refusal({{"pbs.threshold", "much"}}), HasSubstr("must be a number, or auto"));
   EXPECT_THAT(refusal({{"server.api_keys", "[1]"}}), HasSubstr("an array of strings"));
   EXPECT_THAT(refusal({{"server.api_keys", "[\"\"]"}}), HasSubstr("must not be empty"));
   // The engine's own range.
   EXPECT_THAT(refusal({{"scheduler.max_num_seqs", "0"}}), HasSubstr("scheduler.max_num_seqs"));
+}
+
+TEST(ServerConfig, AScorerAloneIsEnough) {
+  for (const char* scorer : {"mass", "query", "mean", "antidiagonal"}) {
+    EXPECT_EQ(refusal({{"pbs.scorer", scorer}}), "(accepted)");
+  }
+  const auto query = load({{"pbs.scorer", "query"}, {"pbs.threshold", "auto"}});
+  EXPECT_EQ(pbs_params(query->engine.pbs).threshold, 0.75f);
+  const std::string both = refusal({{"pbs.scorer", "query"}, {"pbs.selector", "error_bound"}});
+  EXPECT_THAT(both, HasSubstr("pbs.scorer"));
+  EXPECT_THAT(both, HasSubstr("pbs.selector"));
 }
 
 TEST_F(ConfigFile, HasCommentsAndLosesToOverrides) {
@@ -87,7 +101,7 @@ TEST_F(ConfigFile, HasCommentsAndLosesToOverrides) {
     // a comment
     "http": {"port": 1234, "json": {"max_depth": 10}}, /* another */
     "model": {"hf_overrides": {"rope_theta": 5}},
-    "pbs": {"mode": "dense", "selector": "max_ratio"}})",
+    "pbs": {"mode": "dense", "scorer": "query", "selector": "max_ratio"}})",
                                          {{"http.port", "4321"}});
   EXPECT_EQ(config.http.port, 4321);
   EXPECT_EQ(config.http.json.max_depth, 10);
@@ -120,10 +134,13 @@ TEST_F(ConfigFile, KeysComeFromAFileAndStayHidden) {
 }
 
 TEST_F(ConfigFile, EffectiveConfigIsAConfigFile) {
-  const ServerConfig config = *load({{"http.port", "99"}, {"pbs.stride", "16"}});
+  const ServerConfig config =
+      *load({{"http.port", "99"}, {"pbs.stride", "16"}, {"pbs.threshold", "0.8"}});
   const ServerConfig again = *load_text(dump_json(effective_config(config)));
   EXPECT_EQ(effective_config(again), effective_config(config));
   EXPECT_EQ(again.engine.pbs.params.stride, 16);
+  EXPECT_EQ(again.engine.pbs.threshold, 0.8f);
+  EXPECT_EQ(again.engine.pbs.selector, std::nullopt);
 }
 
 // Every file of configs/ loads.
@@ -157,7 +174,7 @@ TEST(CommandLine, FlagsAreAliasesOfKeys) {
   EXPECT_FALSE(config.engine.scheduler.enable_prefix_caching);
   EXPECT_TRUE(config.http.strict_params);
   EXPECT_THAT(config.server.api_keys, ElementsAre("a", "b"));
-  EXPECT_EQ(config.engine.pbs.params.threshold, 0.8f);
+  EXPECT_EQ(config.engine.pbs.threshold, 0.8f);
 }
 
 TEST(CommandLine, WrongFlagsEndTheStart) {
