@@ -98,14 +98,13 @@ EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, K
       pool_(pool),
       runner_(runner),
       metrics_(metrics),
-      inbox_(static_cast<size_t>(config.scheduler.max_num_queued_reqs)),
       scheduler_(scheduler_limits(config.scheduler, limits), pool),
       output_(tokenizer, metrics, [this](SequenceId id) { cancel(id); }),
       thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() {
   draining_ = true;
-  inbox_.push_over_limit(CancelAll{});
+  inbox_.push(CancelAll{});
   inbox_.close();
   thread_.join();
 }
@@ -115,46 +114,50 @@ EngineLoop::~EngineLoop() {
 absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
                                 std::unique_ptr<ResponseSink> sink) {
   if (draining_) return absl::UnavailableError("the server is shutting down");
-  const int64_t waiting = num_waiting_ + static_cast<int64_t>(inbox_.size());
+  const int64_t waiting = num_waiting_ + num_arriving_.fetch_add(1);
+  absl::Status status = admit(waiting, static_cast<int64_t>(spec.prompt.size()));
+  if (status.ok()) {
+    std::unique_lock lock(live_mutex_);
+    ++num_live_;
+    lock.unlock();
+    if (inbox_.push(NewRequest{std::move(spec), std::move(rules), std::move(sink)})) return status;
+    status = absl::UnavailableError("the server is shutting down");
+    lock.lock();
+    --num_live_;
+  }
+  --num_arriving_;
+  return status;
+}
+
+// Whether the queue has room for one more prompt beside the `waiting` requests.
+absl::Status EngineLoop::admit(int64_t waiting, int64_t num_tokens) const {
   if (waiting >= options_.max_num_queued_reqs) {
     return absl::ResourceExhaustedError(
         absl::StrCat(waiting, " requests are waiting, the limit is ", options_.max_num_queued_reqs,
                      " (--max-num-queued-reqs)"));
   }
-  const auto prompt = static_cast<int64_t>(spec.prompt.size());
-  if (waiting > 0 && num_waiting_tokens_ + prompt > options_.max_num_queued_tokens) {
+  if (waiting > 0 && num_waiting_tokens_ + num_tokens > options_.max_num_queued_tokens) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        num_waiting_tokens_.load(), " prompt tokens are waiting, with this prompt's ", prompt,
+        num_waiting_tokens_.load(), " prompt tokens are waiting, with this prompt's ", num_tokens,
         " the limit of ", options_.max_num_queued_tokens, " (--max-num-queued-tokens) is passed"));
   }
-  {
-    std::lock_guard lock(live_mutex_);
-    ++num_live_;
-  }
-  const PushResult pushed =
-      inbox_.try_push(NewRequest{std::move(spec), std::move(rules), std::move(sink)});
-  if (pushed == PushResult::kOk) return absl::OkStatus();
-  std::lock_guard lock(live_mutex_);
-  --num_live_;
-  if (pushed == PushResult::kClosed) return absl::UnavailableError("the server is shutting down");
-  return absl::ResourceExhaustedError(absl::StrCat("the queue of ", options_.max_num_queued_reqs,
-                                                   " requests (--max-num-queued-reqs) is full"));
+  return absl::OkStatus();
 }
 
-void EngineLoop::cancel(SequenceId id) { inbox_.push_over_limit(Cancel{id}); }
+void EngineLoop::cancel(SequenceId id) { inbox_.push(Cancel{id}); }
 
 bool EngineLoop::drain(std::chrono::milliseconds timeout) {
   draining_ = true;
   std::unique_lock lock(live_mutex_);
   const bool done = all_done_.wait_for(lock, timeout, [this] { return num_live_ == 0; });
   lock.unlock();
-  if (!done) inbox_.push_over_limit(CancelAll{});
+  if (!done) inbox_.push(CancelAll{});
   return done;
 }
 
 EngineLoad EngineLoop::load() const {
   return {.num_running = num_running_,
-          .num_waiting = num_waiting_ + static_cast<int64_t>(inbox_.size()),
+          .num_waiting = num_waiting_ + num_arriving_,
           .num_pages_used = num_pages_used_,
           .num_pages_cached = num_pages_cached_};
 }
@@ -178,7 +181,6 @@ bool EngineLoop::receive(bool may_sleep) {
   for (Message& message : messages_) {
     std::visit([this](auto& what) { handle(std::move(what)); }, message);
   }
-  if (!messages_.empty()) publish_load();
   return open;
 }
 
@@ -199,6 +201,8 @@ void EngineLoop::handle(NewRequest request) {
   output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
   output_.accepted(id, accepted);
   scheduler_.add(std::move(request.spec));
+  publish_load();
+  --num_arriving_;  // never counted less than once
 }
 
 void EngineLoop::handle(Cancel cancel) {
@@ -289,11 +293,11 @@ void EngineLoop::commit(const StepOutput& output) {
     output_.token(sampled.id, sampled.token, ends ? TokenRole::kEnd : TokenRole::kText, time);
   }
   if (!tokens.empty()) metrics_.observe_step(0, static_cast<int64_t>(tokens.size()));
-  if (!finished.empty()) publish_load();  // who hears of its end finds the gauges without it
   for (FinishedSequence& gone : finished) finish(std::move(gone));
 }
 
 void EngineLoop::finish(FinishedSequence finished) {
+  publish_load();  // who hears of its end finds the gauges without it
   if (finished.sequence->first_cached >= 0) {
     metrics_.count_prefix_cache(finished.sequence->num_prompt(), finished.sequence->first_cached);
   }

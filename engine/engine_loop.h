@@ -12,9 +12,9 @@
 #include <variant>
 #include <vector>
 
-#include "engine/bounded_queue.h"
 #include "engine/config.h"
 #include "engine/engine.h"
+#include "engine/message_queue.h"
 #include "engine/model_runner.h"
 #include "engine/output_stage.h"
 #include "engine/scheduler.h"
@@ -52,6 +52,7 @@ class EngineLoop {
   void handle(Cancel cancel);
   void handle(CancelAll all);
   bool take_turn();
+  absl::Status admit(int64_t waiting, int64_t num_tokens) const;
   void launch(const StepPlan& plan);
   void commit(const StepOutput& output);
   void finish(FinishedSequence finished);
@@ -64,7 +65,7 @@ class EngineLoop {
   KvCachePool& pool_;
   ModelRunner& runner_;
   Metrics& metrics_;
-  BoundedQueue<Message> inbox_;  // before output_, whose thread sends cancels until it ends
+  MessageQueue<Message> inbox_;  // before output_, whose thread sends cancels until it ends
   Scheduler scheduler_;
   OutputStage output_;
 
@@ -80,6 +81,8 @@ class EngineLoop {
   std::atomic<int64_t> num_waiting_tokens_ = 0;
   std::atomic<int64_t> num_pages_used_ = 0;
   std::atomic<int64_t> num_pages_cached_ = 0;
+
+  std::atomic<int64_t> num_arriving_ = 0;  // requests in the inbox
 
   std::atomic<bool> draining_ = false;
   std::mutex live_mutex_;

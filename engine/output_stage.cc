@@ -101,7 +101,6 @@ OutputStage::OutputStage(const models::Tokenizer& tokenizer, Metrics& metrics, O
     : tokenizer_(tokenizer),
       metrics_(metrics),
       on_stop_(std::move(on_stop)),
-      events_(0),
       thread_([this] { run(); }) {}
 
 OutputStage::~OutputStage() {
@@ -130,7 +129,7 @@ void OutputStage::finish(Handle handle, Completion completion) {
 
 // Past the queue's limit: the number of events is bounded by the requests in the engine and their
 // tokens, and the engine thread must never wait for a slow reader.
-void OutputStage::send(Event event) { events_.push_over_limit(std::move(event)); }
+void OutputStage::send(Event event) { events_.push(std::move(event)); }
 
 void OutputStage::run() {
   constexpr std::chrono::hours kForever(1);  // only pushes and the close wake this thread

@@ -15,7 +15,7 @@
 #include <variant>
 #include <vector>
 
-#include "engine/bounded_queue.h"
+#include "engine/message_queue.h"
 #include "engine/metrics.h"
 #include "engine/request.h"
 #include "models/tokenizer/tokenizer.h"
@@ -83,7 +83,7 @@ class OutputStage {
   const models::Tokenizer& tokenizer_;
   Metrics& metrics_;
   OnStop on_stop_;
-  BoundedQueue<Event> events_;
+  MessageQueue<Event> events_;
   std::unordered_map<Handle, std::unique_ptr<Stream>> streams_;  // output thread only
   std::thread thread_;
 };

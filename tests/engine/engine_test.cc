@@ -212,6 +212,23 @@ TEST(EngineTest, CancelInEveryPhaseGivesThePagesBack) {
   EXPECT_EQ(generate(*engine, make_request(haystack.slice(0, 300), 3)).size(), 3u);
 }
 
+// They wait for the slice to end as requests do, in any number.
+TEST(EngineTest, CancelsTakeNoPlaceInTheQueue) {
+  EngineConfig config = demo_config();
+  config.scheduler.max_num_queued_reqs = 2;
+  config.scheduler.prefill_slice_ms = 2000;
+  const std::unique_ptr<Engine> engine = make_engine(config);
+  const Haystack haystack(*engine);
+  Recording first, second;
+  ASSERT_TRUE(engine->submit(make_request(haystack.slice(0, 20000), 1), first.sink()).ok());
+  first.wait_for_progress();
+  for (int i = 0; i < 10; ++i) engine->cancel(1'000'000);  // unknown
+  EXPECT_EQ(engine->load().num_waiting, 0);
+  EXPECT_TRUE(engine->submit(make_request(haystack.slice(0, 100), 1), second.sink()).ok());
+  EXPECT_TRUE(first.wait().status.ok());
+  EXPECT_TRUE(second.wait().status.ok());
+}
+
 TEST(EngineTest, DeadlinesEndQueuedAndRunningRequests) {
   const std::unique_ptr<Engine> engine = make_engine(demo_config());
   const Haystack haystack(*engine);
