@@ -220,12 +220,14 @@ TEST(EngineTest, CancelsTakeNoPlaceInTheQueue) {
   const std::unique_ptr<Engine> engine = make_engine(config);
   const Haystack haystack(*engine);
   Recording first, second;
-  ASSERT_TRUE(engine->submit(make_request(haystack.slice(0, 20000), 1), first.sink()).ok());
+  const auto handle = engine->submit(make_request(haystack.slice(0, 20000), 1), first.sink());
+  ASSERT_TRUE(handle.ok());
   first.wait_for_progress();
   for (int i = 0; i < 10; ++i) engine->cancel(1'000'000);  // unknown
   EXPECT_EQ(engine->load().num_waiting, 0);
   EXPECT_TRUE(engine->submit(make_request(haystack.slice(0, 100), 1), second.sink()).ok());
-  EXPECT_TRUE(first.wait().status.ok());
+  engine->cancel(*handle);
+  EXPECT_EQ(first.wait().reason, FinishReason::kCancelled);
   EXPECT_TRUE(second.wait().status.ok());
 }
 
