@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention/prefill_produce.cuh"
 #include "kernels/cuda/attention/prefill_sm90.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/aligned_shared.cuh"
 
 namespace pbserve::kernels::cuda {
 
@@ -34,9 +35,7 @@ template <class Config, bool kIsSparse>
 __global__ void __launch_bounds__(Config::kNumThreads, 1)
     prefill_sm90_kernel(const __grid_constant__ PrefillParams params) {
   extern __shared__ uint8_t raw[];
-  const uint32_t misaligned = shared_address(raw) % 1024;
-  auto& shared = *reinterpret_cast<typename Config::SharedStorage*>(
-      raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  auto& shared = aligned_shared<typename Config::SharedStorage>(raw);
   if (threadIdx.x == 0) init_barriers<Config>(shared);
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;

@@ -1,6 +1,7 @@
 // Scorer mass: from the moments of the candidates' keys to the bits of the mask, in one persistent
 // kernel.
 
+#include "kernels/cuda/device/aligned_shared.cuh"
 #include "kernels/cuda/device/dependent.cuh"
 #include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/mass_scan_consume.cuh"
@@ -14,9 +15,7 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kNumThreads, 1)
     mass_scan_kernel(const __grid_constant__ MassScanParams params) {
   extern __shared__ uint8_t raw[];
-  const uint32_t misaligned = shared_address(raw) % 1024;
-  auto& shared =
-      *reinterpret_cast<typename Config::Shared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  auto& shared = aligned_shared<typename Config::Shared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;

@@ -2,6 +2,7 @@
 // a span and KV head in shared memory from the products with the proxies to their permuted copy.
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/aligned_shared.cuh"
 #include "kernels/cuda/pbs/order_place.cuh"
 #include "kernels/cuda/pbs/order_spans.h"
 #include "kernels/cuda/pbs/span_score.cuh"
@@ -44,9 +45,7 @@ template <class Config>
 __global__ void __cluster_dims__(Config::kClusterSize, 1, 1) __launch_bounds__(Config::kThreads, 1)
     order_spans_kernel(const __grid_constant__ SpanParams p) {
   extern __shared__ uint8_t raw[];
-  const uint32_t misaligned = shared_address(raw) % 1024;
-  auto& shared =
-      *reinterpret_cast<typename Config::Shared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  auto& shared = aligned_shared<typename Config::Shared>(raw);
   const SpanGroup g = span_group<Config>(p.order);
   SpanScorer<Config> scorer(p, shared, g);
   if (threadIdx.x == 0) {

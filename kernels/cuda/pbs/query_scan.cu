@@ -1,6 +1,7 @@
 // Scorer query: from the mean keys to the weights of each half of a query block, in one persistent
 // kernel.
 
+#include "kernels/cuda/device/aligned_shared.cuh"
 #include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/query_scan_consume.cuh"
 #include "kernels/cuda/pbs/query_scan_produce.cuh"
@@ -14,9 +15,7 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kNumThreads, 1)
     query_scan_kernel(const __grid_constant__ QueryScanParams params) {
   extern __shared__ uint8_t raw[];
-  const uint32_t misaligned = shared_address(raw) % 1024;
-  auto& shared =
-      *reinterpret_cast<typename Config::Shared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  auto& shared = aligned_shared<typename Config::Shared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;

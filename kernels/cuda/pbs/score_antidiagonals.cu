@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/device/aligned_shared.cuh"
 #include "kernels/cuda/device/ldst.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/softmax.cuh"
@@ -167,8 +168,7 @@ __global__ void __cluster_dims__(GroupTile::kClusterSize, 1, 1)
     __launch_bounds__(GroupTile::kThreads, 1)
         score_antidiagonals_kernel(const __grid_constant__ AntidiagonalParams p) {
   extern __shared__ uint8_t raw[];
-  const uint32_t misaligned = shared_address(raw) % 1024;
-  auto& shared = *reinterpret_cast<GroupShared*>(raw + (misaligned == 0 ? 0 : 1024 - misaligned));
+  auto& shared = aligned_shared<GroupShared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
   __syncwarp();
   cluster_sync();
