@@ -35,15 +35,25 @@ void write_page_moments(const KvPages& pages, int64_t page, int64_t kv_head) {
   }
 }
 
-// One of the two for the pages table[0, count), as the columns of a matrix product: columns[d, j].
+// Of every page the key that comes first: [num_pages, Hkv, D].
+inline Tensor first_keys(const KvPages& pages) {
+  Tensor view = pages.k;
+  view.rank = 3;
+  view.shape[2] = pages.k.shape[3];
+  view.stride[2] = pages.k.stride[3];
+  return view;
+}
+
+// What `per_page` [num_pages, Hkv, D] has of the pages table[0, count), as the columns of a matrix
+// product: columns[d, j].
 template <class T>
-void load_moments(float* columns, int64_t ld, const Tensor& moments, int64_t kv_head,
-                  const int32_t* table, int64_t count) {
-  const int64_t dim = moments.dim(2);
+void load_per_page(float* columns, int64_t ld, const Tensor& per_page, int64_t kv_head,
+                   const int32_t* table, int64_t count) {
+  const int64_t dim = per_page.dim(2);
   thread_local std::vector<T> rows;
   rows.resize(static_cast<size_t>(count * dim));
   for (int64_t j = 0; j < count; ++j) {
-    const T* of_page = moments.at(table[j]).template as<T>() + kv_head * dim;
+    const T* of_page = per_page.at(table[j]).at(kv_head).template as<T>();
     std::copy_n(of_page, dim, rows.data() + j * dim);
   }
   transpose(columns, ld, rows.data(), dim, count, dim);

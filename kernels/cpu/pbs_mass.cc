@@ -75,17 +75,20 @@ void PbsBlockMasses::weigh_own_segment(const PbsInput& input, int64_t block, int
 template <class T>
 void PbsBlockMasses::score_candidates(const PbsInput& input, int64_t kv_head) {
   float* columns = keys_.at_least(dim_ * kPageSize);
+  float* firsts = firsts_.at_least(num_rows() * padded_);
   float* log_means = log_means_.at_least(num_rows() * padded_);
-  for (int64_t first = 0; first < num_candidates_; first += kPageSize) {
-    const int64_t count = std::min<int64_t>(kPageSize, num_candidates_ - first);
-    const auto add_product = [&](const Tensor& moments, float* rows, Accumulate mode) {
-      load_moments<T>(columns, kPageSize, moments, kv_head, input.block_table.as<int32_t>() + first,
-                      count);
-      matmul(log_means + first, padded_, rows, packed_stride(dim_), columns, kPageSize, num_rows(),
+  const int32_t* table = input.block_table.as<int32_t>();
+  for (int64_t begin = 0; begin < num_candidates_; begin += kPageSize) {
+    const int64_t count = std::min<int64_t>(kPageSize, num_candidates_ - begin);
+    const auto multiply = [&](float* products, const Tensor& per_page, float* rows,
+                              Accumulate mode) {
+      load_per_page<T>(columns, kPageSize, per_page, kv_head, table + begin, count);
+      matmul(products + begin, padded_, rows, packed_stride(dim_), columns, kPageSize, num_rows(),
              align_up<int64_t>(count, kLanes), dim_, mode);
     };
-    add_product(input.pages.k_mean, queries_.data(), Accumulate::kOverwrite);
-    add_product(input.pages.k_var, half_squares_.data(), Accumulate::kAdd);
+    multiply(firsts, first_keys(input.pages), queries_.data(), Accumulate::kOverwrite);
+    multiply(log_means, input.pages.k_mean, queries_.data(), Accumulate::kOverwrite);
+    multiply(log_means, input.pages.k_var, half_squares_.data(), Accumulate::kAdd);
   }
 }
 
@@ -105,13 +108,15 @@ float* PbsBlockMasses::of_head(int64_t head_in_group) {
   std::fill_n(weights, columns, 0.f);
   for (int64_t i = 0; i < num_samples_; ++i) {
     const int64_t row = head_in_group * num_samples_ + i;
-    float* shares = log_means_.data() + row * padded_;
+    float* firsts = firsts_.data() + row * padded_;
+    float* means = log_means_.data() + row * padded_;
     SoftmaxState state = own_[static_cast<size_t>(row)];
-    state.sum /= kPbsBlock;  // a candidate counts as the mean of so many exponentials
-    softmax_step(state, shares, num_candidates_, columns);
+    softmax_step(state, firsts, num_candidates_, columns);
+    state.sum /= kPbsBlock;  // a mean counts for so many keys
+    const float rescale = softmax_step(state, means, num_candidates_, columns) / kPbsBlock;
     const float inverse = 1.f / state.sum;
     for (int64_t j = 0; j < columns; j += kLanes) {
-      const Vec share = load(shares + j) * inverse;
+      const Vec share = (load(firsts + j) * rescale + load(means + j)) * inverse;
       store(weights + j, load(weights + j) + share * share);
     }
   }

@@ -1,8 +1,8 @@
 // Scorer mass: the share of all that a query attends to that each candidate is expected to hold.
 //
 // A row is one sampled query of one head. What its own segment holds is exact and comes first, as
-// the state that the softmax over the candidates starts from; a candidate enters with the log of
-// the mean of its keys' exponentials, to the second order of its cumulants.
+// the state that the softmax over the candidates starts from; a candidate enters with its first key
+// and with the log of the mean of its keys' exponentials, to the second order of its cumulants.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +46,7 @@ class PbsBlockMasses {
   AlignedFloats half_squares_;     // the same, each squared and halved
   AlignedFloats keys_;             // [D, kPageSize]: keys, or candidates' moments, are columns
   AlignedFloats logits_;           // [G num_samples, kPageSize]
+  AlignedFloats firsts_;           // [G num_samples, padded]: logits of first keys
   AlignedFloats log_means_;        // [G num_samples, padded]
   AlignedFloats weights_;          // [padded]
 };

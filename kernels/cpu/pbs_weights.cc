@@ -78,7 +78,7 @@ void PbsBlockWeights::score_means(const PbsInput& input, int64_t kv_head) {
   const int32_t* pages = input.block_table.as<int32_t>();
   for (int64_t first = 0; first < num_candidates_; first += kTileColumns) {
     const int64_t count = std::min(kTileColumns, num_candidates_ - first);
-    load_moments<T>(keys_.data(), kTileColumns, input.pages.k_mean, kv_head, pages + first, count);
+    load_per_page<T>(keys_.data(), kTileColumns, input.pages.k_mean, kv_head, pages + first, count);
     multiply(log_masses_.data() + first, padded_, align_up<int64_t>(count, kLanes), 0);
   }
 }

@@ -41,9 +41,12 @@ enum class PbsScorer : uint8_t {
   // The share of all that a query attends to that the candidate is expected to hold: with
   //   a[t][j] = scale q.mean[j] + 1/2 sum_d (scale q[d])^2 var[j][d]
   // (the log of the mean of exp(scale q.k) over the block's keys, to the second order of its
-  // cumulants), share[t][j] = B exp(a[t][j]) / (sum over candidates of the same + the exact mass of
-  // the keys of the own segment up to t). Weight: the root of the mean of share^2 over the rows
-  // t = 0, kMassStride, 2 kMassStride... of the block. They do not add up to 1.
+  // cumulants) and first[j] the block's first key, which of an ordered block is the most attended,
+  //   mass[t][j] = B exp(a[t][j]) + exp(scale q.first[j]),
+  //   share[t][j] = mass[t][j] / (sum over candidates of it + the exact mass of the keys of the own
+  //                               segment up to t).
+  // Weight: the root of the mean of share^2 over the rows t = 0, kMassStride, 2 kMassStride... of
+  // the block. They do not add up to 1.
   kMass,
   // Of the others the weights add up to 1 over the candidates of a query block.
   kQuery,         // every query against the mean keys, softmax, mean over the queries (after
@@ -52,9 +55,9 @@ enum class PbsScorer : uint8_t {
   kAntidiagonal,  // PBS+ (after XAttention): antidiagonal sums of stride x stride tiles
 };
 
-// Scorer mass looks at one query of four: of its weights, which are means, that took nothing
-// (tests/bench/NOTES.md), and it halves what planning costs.
-inline constexpr int kMassStride = 4;
+// Scorer mass looks at one query of eight: that took nothing of its weights, which are means
+// (tests/bench/NOTES.md), and planning costs accordingly.
+inline constexpr int kMassStride = 8;
 
 enum class PbsSelector : uint8_t {
   // Of scorer mass, and it has no other: a candidate if its weight is at least

@@ -96,22 +96,28 @@ std::vector<double> own_logits(const PbsProblem& p, int64_t head, int64_t row) {
   return logits;
 }
 
-std::vector<double> mass_weights(const PbsProblem& p, std::span<const Moments> candidates,
-                                 int64_t head, int64_t block) {
+std::vector<double> mass_weights(const PbsProblem& p, const std::vector<int64_t>& order,
+                                 std::span<const Moments> candidates, int64_t head, int64_t block) {
   std::vector<double> weights(candidates.size());
   int64_t num_samples = 0;
   for (int64_t t = 0; t < rows_of_block(p, block); t += kernels::kMassStride) {
     const auto query = p.q.at(block * kBlock + t, head);
-    // One softmax: a candidate as B keys of its mean mass, then the keys of the own segment.
+    // One softmax: of every candidate B keys of its mean mass and its first key, then the keys of
+    // the own segment.
     std::vector<double> logits;
-    for (const Moments& of_block : candidates) {
-      logits.push_back(std::log(double(kBlock)) + p.scale * dot(query, of_block.mean) +
-                       second_order(query, of_block, p.scale));
+    for (size_t j = 0; j < candidates.size(); ++j) {
+      const auto first = p.k.at(order[int64_t(j) * kBlock], head / p.group());
+      logits.push_back(std::log(double(kBlock)) + p.scale * dot(query, candidates[j].mean) +
+                       second_order(query, candidates[j], p.scale));
+      logits.push_back(p.scale * dot(query, first));
     }
     const auto own = own_logits(p, head, block * kBlock + t);
     logits.insert(logits.end(), own.begin(), own.end());
     softmax(logits);
-    for (size_t j = 0; j < weights.size(); ++j) weights[j] += logits[j] * logits[j];
+    for (size_t j = 0; j < weights.size(); ++j) {
+      const double share = logits[2 * j] + logits[2 * j + 1];
+      weights[j] += share * share;
+    }
     ++num_samples;
   }
   for (double& weight : weights) weight = std::sqrt(weight / double(num_samples));
@@ -162,7 +168,7 @@ Weights weights_ref(const PbsProblem& p, const Order& order, const BlockMoments&
       if (p.params.scorer == PbsScorer::kAntidiagonal) {
         weights[head].push_back(antidiagonal_weights(p, order[kv_head], head, block));
       } else if (p.params.scorer == PbsScorer::kMass) {
-        weights[head].push_back(mass_weights(p, candidates, head, block));
+        weights[head].push_back(mass_weights(p, order[kv_head], candidates, head, block));
       } else {
         weights[head].push_back(mean_key_weights(queries_of(p, head, block), candidates, p.scale));
       }

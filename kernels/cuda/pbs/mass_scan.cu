@@ -1,4 +1,4 @@
-// Scorer mass: from the moments of the candidates' keys to the bits of the mask, in one persistent
+// Scorer mass: from what is gathered of the candidates to the bits of the mask, in one persistent
 // kernel.
 
 #include "kernels/cuda/device/aligned_shared.cuh"
@@ -33,19 +33,18 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
   using Config = MassScanConfig<kDim>;
   const Tensor q(const_cast<__nv_bfloat16*>(select.q), DType::kBF16,
                  {select.num_rows, select.num_q_heads, kDim});
-  const int64_t moment_rows = int64_t{select.num_kv_heads} * select.num_padded_candidates;
-  const int num_pairs = ceil_div(select.group, 2);
+  const int64_t num_gathered = int64_t{select.num_kv_heads} * select.num_padded_candidates;
   const float error = 1.f - select.threshold;
   const MassScanParams params{
-      .q_map = make_sample_map(q, kMassStride, Config::kHeadRows),
+      .q_map = make_sample_map(q, kMassStride, Config::kItemRows),
       .own_map = make_row_map(select.own_k, select.own_pages * select.num_kv_heads * kPbsBlock,
                               kDim, Config::kTile),
-      .means_map = make_row_map(select.means, moment_rows, kDim, Config::kTile),
-      .vars_map = make_row_map(select.vars, moment_rows, kDim, Config::kTile),
+      .means_map = make_row_map(select.means, num_gathered, kDim, Config::kTile),
+      .vars_map = make_row_map(select.vars, num_gathered, kDim, Config::kTile),
+      .firsts_map = make_row_map(select.firsts, num_gathered, kDim, Config::kTile),
       .select = select,
-      .num_pairs = num_pairs,
       .num_units =
-          ceil_div(select.num_blocks * num_pairs, Config::kNumConsumers) * select.num_kv_heads,
+          ceil_div(select.num_blocks * select.group, Config::kUnitItems) * select.num_kv_heads,
       .half_scale = select.scale_log2 / kLog2E / 2,
       .error_squared = error * error};
   const auto kernel = mass_scan_kernel<Config>;

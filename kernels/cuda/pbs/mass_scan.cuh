@@ -1,10 +1,10 @@
 // Scorer mass: what its scan gets, its tiles, threads and shared memory.
 //
-// An item is a query block of two heads: their sampled rows, 32 each, are the 64 rows of a
-// warpgroup. A block of threads works a unit, four items of one KV head that follow each other (by
-// query block, then by pair of heads), against the same tiles: first those of the own segment's
-// keys, then twice those of the candidates' moments, for the rows' log-sum-exp and for the columns'
-// sums of squared shares. A candidate's logit to the second order is one product over 2 D elements:
+// An item is a query block of one head: its sampled rows are a warp's 16 of a warpgroup's product.
+// A block of threads works a unit, 16 items of one KV head that follow each other (by query block,
+// then by head), against the same tiles: first those of the own segment's keys, then twice those of
+// the candidates, for the rows' log-sum-exp and for the columns' sums of squared shares. A
+// candidate's logit to the second order is one product over 2 D elements:
 //   scale (q.mean + (scale/2 q^2).var).
 // Nothing of an item's result depends on the unit or the launch it is part of.
 #pragma once
@@ -23,8 +23,8 @@ struct MassScanParams {
   CUtensorMap own_map;    // rows [own_pages Hkv B, D], boxes of a tile
   CUtensorMap means_map;  // rows [Hkv num_padded_candidates, D], boxes of a tile
   CUtensorMap vars_map;
+  CUtensorMap firsts_map;
   SelectParams select;
-  int32_t num_pairs;  // of heads of a KV head
   int32_t num_units;  // of all KV heads
   float half_scale;
   float error_squared;  // (1 - threshold)^2
@@ -33,11 +33,11 @@ struct MassScanParams {
 template <int kDim>
 struct MassScanConfig {
   static constexpr int kHeadDim = kDim;
-  static constexpr int kRows = 64;
-  static constexpr int kHeadRows = kPbsBlock / kMassStride;  // of a head in a whole query block
+  static constexpr int kItemRows = kPbsBlock / kMassStride;  // sampled, of a whole query block
   static constexpr int kTile = 64;                           // keys or candidates
   static constexpr int kBlockTiles = kPbsBlock / kTile;
   static constexpr int kNumConsumers = 4;
+  static constexpr int kUnitItems = 4 * kNumConsumers;
   static constexpr int kNumThreads = 128 * (1 + kNumConsumers);
   // A block of 640 threads gets 96 x 640 registers: 24 x 128 + 112 x 512 are fewer.
   static constexpr int kProducerRegisters = 24;
@@ -46,8 +46,9 @@ struct MassScanConfig {
   static constexpr int kPanels = kDim / kPanelCols;
   static constexpr uint32_t kPanelBytes = kTile * kPanelRowBytes;
   static constexpr uint32_t kTileBytes = kPanels * kPanelBytes;
-  static constexpr uint32_t kHeadPanelBytes = kHeadRows * kPanelRowBytes;
-  static_assert(2 * kHeadRows == kRows && kRows == kTile, "queries and keys share their layout");
+  static constexpr uint32_t kItemPanelBytes = kItemRows * kPanelRowBytes;
+  static_assert(kItemRows == 16, "a warp has so many rows of a product");
+  static_assert(4 * kItemRows == kTile, "queries and keys share their layout");
 
   static constexpr int kStages = kDim == 64 ? 4 : 2;
 
@@ -56,7 +57,7 @@ struct MassScanConfig {
     alignas(1024) uint8_t squares[kNumConsumers][kTileBytes];  // scale/2 q^2
     alignas(1024) uint8_t means[kStages][kTileBytes];          // or own keys
     alignas(1024) uint8_t vars[kStages][kTileBytes];
-    float partials[kNumConsumers][2][4][kTile];  // sums of a tile's columns: of a warp's rows
+    alignas(1024) uint8_t firsts[kStages][kTileBytes];
     Mbarrier q_full;
     Mbarrier q_empty;
     Mbarrier full[kStages];
@@ -77,14 +78,14 @@ struct MassScanConfig {
 };
 
 struct MassItem {
-  int head;       // the first of the pair
-  int num_heads;  // 2; 1 at the end of an odd number; 0: there is no such item
-  int block;      // of the batch
-  int count;      // candidates
+  int head;
+  int block;    // of the batch
+  int count;    // candidates
+  bool exists;  // else the others are those of the last item that does
 };
 
-// Four items and the tiles they meet. The heaviest units, those of the latest query blocks, come
-// first; units that run together share moments and lie in the same rows of q.
+// Items and the tiles they meet. The heaviest units, those of the latest query blocks, come first;
+// units that run together share candidates and lie in the same rows of q.
 struct MassUnit {
   int kv_head;
   int first_item;
@@ -93,18 +94,16 @@ struct MassUnit {
   int num_tiles;  // of candidates: as many as the last item has
 };
 
-template <class Config>
 __device__ __forceinline__ MassItem item_of(const MassScanParams& p, const MassUnit& unit,
-                                            int consumer) {
+                                            int number) {
   const SelectParams& select = p.select;
-  const int number = unit.first_item + consumer;
-  const int block = number / p.num_pairs;
-  if (block >= select.num_blocks) return {};
-  const int first = number % p.num_pairs * 2;
-  return {.head = unit.kv_head * select.group + first,
-          .num_heads = min(2, select.group - first),
+  const int last = select.num_blocks * select.group - 1;
+  const int item = min(unit.first_item + number, last);
+  const int block = item / select.group;
+  return {.head = unit.kv_head * select.group + item % select.group,
           .block = block,
-          .count = num_candidates_of(select, block)};
+          .count = num_candidates_of(select, block),
+          .exists = unit.first_item + number <= last};
 }
 
 // Where a query block's own segment begins, in blocks of the job.
@@ -117,13 +116,12 @@ __device__ __forceinline__ MassUnit unit_of(const MassScanParams& p, int number)
   const SelectParams& select = p.select;
   MassUnit unit{.kv_head = number % select.num_kv_heads};
   const int from_last = number / select.num_kv_heads;
-  unit.first_item = (p.num_units / select.num_kv_heads - 1 - from_last) * Config::kNumConsumers;
-  const int first_block = unit.first_item / p.num_pairs;
-  const int last_block =
-      min((unit.first_item + Config::kNumConsumers - 1) / p.num_pairs, select.num_blocks - 1);
-  unit.own_begin = own_begin_of(select, first_block);
-  unit.num_own_tiles = (select.first_block + last_block + 1 - unit.own_begin) * Config::kBlockTiles;
-  unit.num_tiles = ceil_div(num_candidates_of(select, last_block), Config::kTile);
+  unit.first_item = (p.num_units / select.num_kv_heads - 1 - from_last) * Config::kUnitItems;
+  const MassItem first = item_of(p, unit, 0);
+  const MassItem last = item_of(p, unit, Config::kUnitItems - 1);
+  unit.own_begin = own_begin_of(select, first.block);
+  unit.num_own_tiles = (select.first_block + last.block + 1 - unit.own_begin) * Config::kBlockTiles;
+  unit.num_tiles = ceil_div(last.count, Config::kTile);
   return unit;
 }
 

@@ -1,5 +1,4 @@
-// A consumer of the mass scan: one warpgroup, an item. Warps 0 and 1 have the first head's rows, 2
-// and 3 the second's.
+// A consumer of the mass scan: one warpgroup. Its warps share products and have an item each.
 #pragma once
 
 #include "kernels/cuda/device/softmax.cuh"
@@ -7,6 +6,14 @@
 #include "kernels/cuda/pbs/mass_scan.cuh"
 
 namespace pbserve::kernels::cuda {
+
+// The low 16 bits at the even places of a word.
+__device__ __forceinline__ uint32_t spread_bits(uint32_t bits) {
+  bits = (bits | bits << 8) & 0x00ff00ff;
+  bits = (bits | bits << 4) & 0x0f0f0f0f;
+  bits = (bits | bits << 2) & 0x33333333;
+  return (bits | bits << 1) & 0x55555555;
+}
 
 template <class Config>
 class MassScanConsumer {
@@ -22,17 +29,12 @@ class MassScanConsumer {
 
   __device__ void run() {
     for_each_unit<Config>(params_, [this](const MassUnit& unit) {
-      const MassItem item = item_of<Config>(params_, unit, number_);
       shared_.q_full.wait(q_parity_);
       q_parity_ ^= 1;
-      if (item.num_heads == 0) {
-        skip(unit.num_own_tiles + 2 * unit.num_tiles);
-      } else {
-        scan(unit, item);
-      }
+      scan(unit, item_of(params_, unit, 4 * number_ + thread_ / 32));
       release(shared_.q_empty);
     });
-    if (thread_ % 32 == 0 && num_selected_ > 0) atomicAdd(select_.num_selected, num_selected_);
+    if (lane() < 2 && num_selected_ > 0) atomicAdd(select_.num_selected, num_selected_);
   }
 
  private:
@@ -41,8 +43,9 @@ class MassScanConsumer {
   static constexpr int kNumScores = kTile / 2;  // of a thread: two rows'
   using Scores = float[kNumScores];
   static constexpr float kNoTop = -1e30f;  // of lanes that have seen no key
-  // A candidate's mass is B exp(logit), an own key's exp(logit): all are counted in units of B.
-  static constexpr float kOwnOffset = -7.f;
+  // A candidate's keys count for B exp(logit), a key by itself for exp(logit): all masses are in
+  // units of B.
+  static constexpr float kOneKey = -7.f;
   static_assert(kPbsBlock == 1 << 7);
 
   __device__ void scan(const MassUnit& unit, const MassItem& item) {
@@ -50,24 +53,30 @@ class MassScanConsumer {
     tops_[0] = tops_[1] = kNoTop;
     row_sums_[0] = row_sums_[1] = 0.f;
     add_own_masses(unit, item);
-    const int num_tiles = ceil_div(item.count, kTile);
-    for_each_tile(num_tiles, item.count,
-                  [this](int, const Scores& scores) { add_masses(scores, 0.f); });
-    skip(unit.num_tiles - num_tiles);
+#pragma unroll 1
+    for (int tile = 0; tile < unit.num_tiles; ++tile) {
+      Scores means, firsts;
+      multiply_candidates(means, firsts);
+      const int count = item.count - tile * kTile;
+      if (count <= 0) continue;
+      mask_behind(means, count);
+      mask_behind(firsts, count);
+      add_masses(means, 0.f);
+      add_masses(firsts, kOneKey);
+    }
     const int num_sampled = ceil_div(num_rows_of(select_, item.block), kMassStride);
     finish_rows(num_sampled);
 
     const float least =
         params_.error_squared / static_cast<float>(item.count) * static_cast<float>(num_sampled);
     uint32_t* words = mask_row(item);
-    for_each_tile(num_tiles, item.count, [&](int tile, const Scores& scores) {
-      add_columns_of(scores);
-      named_barrier_sync(kWhole + number_, 128);
-      take(item, tile, least, words);
-      slot_ ^= 1;  // the next sums are told before the next barrier
-    });
-    skip(unit.num_tiles - num_tiles);
-    finish_mask(item, num_tiles, words);
+#pragma unroll 1
+    for (int tile = 0; tile < unit.num_tiles; ++tile) {
+      Scores means, firsts;
+      multiply_candidates(means, firsts);
+      take(item, tile, least, means, firsts, words);
+    }
+    finish_mask(item, unit.num_tiles, words);
   }
 
   // Elements square where they are: the tile of squares is laid out as that of the queries.
@@ -91,47 +100,49 @@ class MassScanConsumer {
     named_barrier_sync(kWhole + number_, 128);
   }
 
-  // Of the unit's own tiles those of the item's own segment up to its block; from the block's own
-  // tiles, the keys up to each row's position.
+  // Of the unit's own tiles those of the consumer's segments; of these, those of the item's own up
+  // to its block; of the block's own, the keys up to each row's position.
   __device__ void add_own_masses(const MassUnit& unit, const MassItem& item) {
-    const int block = select_.first_block + item.block;
-    const int begin = (own_begin_of(select_, item.block) - unit.own_begin) * Config::kBlockTiles;
-    const int diagonal = (block - unit.own_begin) * Config::kBlockTiles;
-    const int end = diagonal + Config::kBlockTiles;
-    skip(begin);
+    const auto tile_of = [&](int block) { return (block - unit.own_begin) * Config::kBlockTiles; };
+    const int first = tile_of(own_begin_of(select_, item_of(params_, unit, 4 * number_).block));
+    const int last = item_of(params_, unit, 4 * number_ + 3).block;
+    const int end = tile_of(select_.first_block + last + 1);
+    const int begin = tile_of(own_begin_of(select_, item.block));
+    const int diagonal = tile_of(select_.first_block + item.block);
+    skip(first);
 #pragma unroll 1
-    for (int tile = begin; tile < end; ++tile) {
+    for (int tile = first; tile < end; ++tile) {
       Scores scores;
-      multiply_tile(scores, false);
+      begin_products();
+      multiply(scores, shared_.q[number_], shared_.means[ring_.stage()], Product::kOverwrite);
+      end_products(scores);
+      if (tile < begin || tile >= diagonal + Config::kBlockTiles) continue;
       if (tile >= diagonal) mask_causally(scores, (tile - diagonal) * kTile);
-      add_masses(scores, kOwnOffset);
+      add_masses(scores, kOneKey);
     }
     skip(unit.num_own_tiles - end);
   }
 
-  // Calls work(tile, scores) for tiles of `count` candidates; what is none has minus infinity.
-  template <class Work>
-  __device__ __forceinline__ void for_each_tile(int num_tiles, int count, const Work& work) {
-#pragma unroll 1
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      Scores scores;
-      multiply_tile(scores, true);
-      mask_behind(scores, count - tile * kTile);
-      work(tile, scores);
-    }
+  // The logits, in units of 1 / scale, of the tile that the ring stands at: to the second order,
+  // and of the first keys.
+  __device__ __forceinline__ void multiply_candidates(Scores& means, Scores& firsts) {
+    begin_products();
+    multiply(means, shared_.q[number_], shared_.means[ring_.stage()], Product::kOverwrite);
+    multiply(means, shared_.squares[number_], shared_.vars[ring_.stage()], Product::kAdd);
+    multiply(firsts, shared_.q[number_], shared_.firsts[ring_.stage()], Product::kOverwrite);
+    end_products(means, firsts);
   }
 
-  // The scores, in units of 1 / scale, of the tile that the ring stands at.
-  __device__ __forceinline__ void multiply_tile(Scores& scores, bool has_vars) {
+  __device__ __forceinline__ void begin_products() {
     shared_.full[ring_.stage()].wait(ring_.parity());
     wgmma_fence();
-    multiply(scores, shared_.q[number_], shared_.means[ring_.stage()], Product::kOverwrite);
-    if (has_vars) {
-      multiply(scores, shared_.squares[number_], shared_.vars[ring_.stage()], Product::kAdd);
-    }
+  }
+
+  template <class... AllScores>
+  __device__ __forceinline__ void end_products(AllScores&... scores) {
     wgmma_commit();
     wgmma_wait<0>();
-    touch(scores);
+    (touch(scores), ...);
     release(shared_.empty[ring_.stage()]);
     ring_.advance();
   }
@@ -159,14 +170,13 @@ class MassScanConsumer {
   // By one lane of every warp, when the warp has read what the barrier guards.
   __device__ void release(Mbarrier& empty) {
     __syncwarp();
-    if (thread_ % 32 == 0) empty.arrive();
+    if (lane() == 0) empty.arrive();
   }
 
+  __device__ int lane() const { return thread_ % 32; }
   __device__ int column_of(int score) const { return thread_ % 4 * 2 + score / 4 * 8 + score % 2; }
-  // Of the head's sampled rows: of the upper and the lower row of a thread.
-  __device__ int head_row_of(int r) const {
-    return thread_ / 32 % 2 * 16 + r * 8 + thread_ % 32 / 4;
-  }
+  // Of the item's sampled rows: of the upper and the lower row of a thread.
+  __device__ int row_of(int r) const { return r * 8 + lane() / 4; }
 
   __device__ __forceinline__ void mask_behind(Scores& scores, int count) const {
     if (count >= kTile) return;
@@ -180,7 +190,7 @@ class MassScanConsumer {
   __device__ __forceinline__ void mask_causally(Scores& scores, int first) const {
 #pragma unroll
     for (int i = 0; i < kNumScores; ++i) {
-      if (first + column_of(i) > head_row_of(i % 4 / 2) * kMassStride) scores[i] = -INFINITY;
+      if (first + column_of(i) > row_of(i % 4 / 2) * kMassStride) scores[i] = -INFINITY;
     }
   }
 
@@ -212,58 +222,58 @@ class MassScanConsumer {
     for (int r = 0; r < 2; ++r) {
       const float top = warp_reduce<4>(tops_[r], Max());
       const float sum = warp_reduce<4>(row_sums_[r] * fast_exp2(tops_[r] - top), Sum());
-      log_sums_[r] = head_row_of(r) < num_sampled ? top + fast_log2(sum) : INFINITY;
+      log_sums_[r] = row_of(r) < num_sampled ? top + fast_log2(sum) : INFINITY;
     }
   }
 
-  // The sums over a warp's rows of their squared shares for a tile.
-  __device__ __forceinline__ void add_columns_of(const Scores& scores) {
-    const float scale = 2.f * select_.scale_log2;
-    float columns[kTile / 4];
+  __device__ __forceinline__ float squared_share(float mean, float first, float log_sum) const {
+    const float scale = select_.scale_log2;
+    const float share =
+        fast_exp2(fmaf(mean, scale, -log_sum)) + fast_exp2(fmaf(first, scale, kOneKey - log_sum));
+    return share * share;
+  }
+
+  // Lane l decides on the tile's candidates 2 l and 2 l + 1.
+  __device__ __forceinline__ void take(const MassItem& item, int tile, float least,
+                                       const Scores& means, const Scores& firsts, uint32_t* words) {
+    float sums[kTile / 4];
 #pragma unroll
     for (int i = 0; i < kTile / 4; ++i) {
       const int at = i / 2 * 4 + i % 2;
-      columns[i] = fast_exp2(fmaf(scores[at], scale, -2.f * log_sums_[0])) +
-                   fast_exp2(fmaf(scores[at + 2], scale, -2.f * log_sums_[1]));
+      sums[i] = squared_share(means[at], firsts[at], log_sums_[0]) +
+                squared_share(means[at + 2], firsts[at + 2], log_sums_[1]);
     }
-    add_columns(columns);
-    const int lane = thread_ % 32;
-    float* own = shared_.partials[number_][slot_][thread_ / 32] + lane / 4 * 8 + lane % 4 * 2;
-    *reinterpret_cast<float2*>(own) = {columns[0], columns[1]};
-  }
-
-  // A thread decides on a candidate for a head: a warp writes a word of the mask.
-  __device__ __forceinline__ void take(const MassItem& item, int tile, float least,
-                                       uint32_t* words) {
-    const int head = thread_ / 64;
-    const int column = thread_ % 64;
-    const int candidate = tile * kTile + column;
-    const float(&partials)[4][kTile] = shared_.partials[number_][slot_];
-    const float sum = partials[2 * head][column] + partials[2 * head + 1][column];
-    const bool is_always =
-        candidate < select_.num_sink_blocks || candidate >= item.count - select_.num_local_blocks;
+    add_columns(sums);
+    uint32_t taken[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int candidate = tile * kTile + 2 * lane() + i;
+      const bool is_always =
+          candidate < select_.num_sink_blocks || candidate >= item.count - select_.num_local_blocks;
+      taken[i] =
+          __ballot_sync(kFullWarp, candidate < item.count && (is_always || sums[i] >= least));
+    }
+    if (lane() >= 2 || !item.exists) return;
+    const int shift = 16 * lane();
     const uint32_t word =
-        __ballot_sync(kFullWarp, candidate < item.count && (is_always || sum >= least));
-    if (head >= item.num_heads || thread_ % 32 != 0) return;
-    if (candidate / 32 < select_.num_mask_words) words[candidate / 32] = word;
+        spread_bits(taken[0] >> shift & 0xffff) | spread_bits(taken[1] >> shift & 0xffff) << 1;
+    const int place = tile * kTile / 32 + lane();
+    if (place < select_.num_mask_words) words[place] = word;
     num_selected_ += __popc(word);
   }
 
-  // The row of the mask of the thread's head.
   __device__ uint32_t* mask_row(const MassItem& item) const {
-    const int64_t row =
-        (item.head + thread_ / 64) * select_.mask_blocks + select_.first_block + item.block;
+    const int64_t row = item.head * select_.mask_blocks + select_.first_block + item.block;
     return select_.mask + row * select_.num_mask_words;
   }
 
   // Words behind the candidates; and the blocks of the own segment count as selected.
   __device__ void finish_mask(const MassItem& item, int num_tiles, uint32_t* words) {
-    if (thread_ / 64 >= item.num_heads) return;
-    for (int word = num_tiles * kTile / 32 + thread_ % 64; word < select_.num_mask_words;
-         word += 64) {
+    if (!item.exists) return;
+    for (int word = num_tiles * kTile / 32 + lane(); word < select_.num_mask_words; word += 32) {
       words[word] = 0;
     }
-    if (thread_ % 64 == 0) num_selected_ += num_own_blocks_of(select_, item.block);
+    if (lane() == 0) num_selected_ += num_own_blocks_of(select_, item.block);
   }
 
   static constexpr int kWhole = 1;  // named barrier, and the next three: all warps of a consumer
@@ -275,7 +285,6 @@ class MassScanConsumer {
   const int thread_;  // of the warpgroup
   StageRing<Config::kStages> ring_;
   uint32_t q_parity_ = 0;
-  int slot_ = 0;
   unsigned long long num_selected_ = 0;
   // Of the thread's rows, the upper and the lower one.
   float tops_[2];      // base-2 logits

@@ -16,31 +16,27 @@ class MassScanProducer {
       : params_(params), shared_(shared) {}
 
   __device__ void run() {
-    wait_for_earlier_kernels();  // the moments are gathered
+    wait_for_earlier_kernels();  // the candidates are gathered
     for_each_unit<Config>(params_, [this](const MassUnit& unit) {
       load_queries(unit);
       load_own_keys(unit);
-      load_moments(unit);
-      load_moments(unit);
+      load_candidates(unit);
+      load_candidates(unit);
     });
   }
 
  private:
-  // Any queries for an item or a head that does not exist.
   __device__ void load_queries(const MassUnit& unit) {
     shared_.q_empty.wait(q_parity_ ^ 1);
     q_parity_ ^= 1;
     shared_.q_full.arrive_and_expect(Config::kNumConsumers * Config::kTileBytes);
-    for (int consumer = 0; consumer < Config::kNumConsumers; ++consumer) {
-      const MassItem item = item_of<Config>(params_, unit, consumer);
-      const int row = (params_.select.first_block + item.block) * Config::kHeadRows;
+    for (int number = 0; number < Config::kUnitItems; ++number) {
+      const MassItem item = item_of(params_, unit, number);
+      const int row = (params_.select.first_block + item.block) * Config::kItemRows;
+      uint8_t* rows = shared_.q[number / 4] + number % 4 * Config::kItemPanelBytes;
       for (int panel = 0; panel < Config::kPanels; ++panel) {
-        for (int half = 0; half < 2; ++half) {
-          uint8_t* to =
-              shared_.q[consumer] + panel * Config::kPanelBytes + half * Config::kHeadPanelBytes;
-          const int head = item.head + (half < item.num_heads ? half : 0);
-          tma_load(to, params_.q_map, shared_.q_full, panel * kPanelCols, head, row);
-        }
+        tma_load(rows + panel * Config::kPanelBytes, params_.q_map, shared_.q_full,
+                 panel * kPanelCols, item.head, row);
       }
     }
   }
@@ -56,12 +52,13 @@ class MassScanProducer {
     }
   }
 
-  __device__ void load_moments(const MassUnit& unit) {
+  __device__ void load_candidates(const MassUnit& unit) {
     int row = unit.kv_head * params_.select.num_padded_candidates;
     for (int tile = 0; tile < unit.num_tiles; ++tile, row += Config::kTile) {
-      Mbarrier& full = take_stage(2 * Config::kTileBytes);
+      Mbarrier& full = take_stage(3 * Config::kTileBytes);
       load_tile(shared_.means[ring_.stage()], params_.means_map, full, row);
       load_tile(shared_.vars[ring_.stage()], params_.vars_map, full, row);
+      load_tile(shared_.firsts[ring_.stage()], params_.firsts_map, full, row);
       ring_.advance();
     }
   }

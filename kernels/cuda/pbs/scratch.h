@@ -1,6 +1,6 @@
-// How pbs_select uses plan.scratch: the mean keys of the candidates first, then their variances
-// (scorer mass) or what a batch of query blocks keeps. The steps of a layer follow each other on
-// one stream, so all start at the beginning of the scratch.
+// How pbs_select uses plan.scratch: the mean keys of the candidates, then their variances and first
+// keys (scorer mass) or what a batch of query blocks keeps. The steps of a layer follow each other
+// on one stream, so all start at the beginning of the scratch.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ constexpr int64_t select_scratch_bytes(const PbsPlanShape& shape) {
       select_bytes_per_block(shape.num_q_heads, shape.head_dim, candidates, 1));
   const int64_t moment_bytes = means_bytes(shape.num_kv_heads, shape.head_dim, candidates);
   return std::max(
-      2 * moment_bytes,
+      3 * moment_bytes,
       moment_bytes + std::min(job_blocks * block_bytes, std::max(block_bytes, kSelectBatchBytes)));
 }
 

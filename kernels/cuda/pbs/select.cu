@@ -128,14 +128,15 @@ void score(SelectParams p, BlockRange blocks, const PbsInput& input, const Strea
   p.num_padded_candidates =
       static_cast<int32_t>(num_candidates_padded(num_candidates_of(p, p.num_blocks - 1)));
   const int64_t moment_bytes = means_bytes(p.num_kv_heads, p.head_dim, p.num_padded_candidates);
-  const int64_t gathered_bytes = moment_bytes * (scorer == PbsScorer::kMass ? 2 : 1);
+  const int64_t gathered_bytes = moment_bytes * (scorer == PbsScorer::kMass ? 3 : 1);
   const int64_t scratch_bytes = input.plan.scratch.numel() - gathered_bytes;
   check(scratch_bytes >= 0, "pbs_select: scratch");
   auto* scratch = device_data<uint8_t>(input.plan.scratch);
   p.means = reinterpret_cast<__nv_bfloat16*>(scratch);
   if (scorer == PbsScorer::kMass) {
     p.vars = reinterpret_cast<__nv_bfloat16*>(scratch + moment_bytes);
-    gather_moments(p, state.stream);
+    p.firsts = reinterpret_cast<__nv_bfloat16*>(scratch + 2 * moment_bytes);
+    gather_candidates(p, state.stream);
     scan_masses(p, state.num_sms, state.stream);
     return;
   }

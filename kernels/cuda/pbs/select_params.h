@@ -25,6 +25,7 @@ struct SelectParams {
   const int32_t* block_table;   // page of every candidate
   __nv_bfloat16* means;         // [Hkv, num_padded_candidates, D]: k_mean of the candidates
   __nv_bfloat16* vars;          // the same of k_var; scorer mass
+  __nv_bfloat16* firsts;        // the same of the pages' first keys; scorer mass
   float* q_pooled;              // [num_blocks, Hq, D]; scorer mean
   float* log_masses;  // [Hkv, num_blocks, G, num_groups, num_padded_candidates]; then weights, in
                       // the place of group 0
@@ -55,9 +56,10 @@ struct SelectParams {
 
 // Writes `means` for the candidates of the last query block of the batch, zeros behind them.
 void gather_means(const SelectParams& params, cudaStream_t stream);
-// The same with `vars`.
-void gather_moments(const SelectParams& params, cudaStream_t stream);
-// Scorer mass with its selector: reads `means` and `vars`, writes mask, adds to num_selected.
+// The same with `vars` and `firsts`.
+void gather_candidates(const SelectParams& params, cudaStream_t stream);
+// Scorer mass with its selector: reads `means`, `vars` and `firsts`, writes mask, adds to
+// num_selected.
 // REQUIRES: every query block has candidates.
 void scan_masses(const SelectParams& params, int num_sms, cudaStream_t stream);
 // Scorer query: reads `means`, writes log_masses. REQUIRES: every query block has candidates.
