@@ -3,11 +3,11 @@
 #include <cmath>
 
 #include "kernels/core/check.h"
-#include "kernels/ops/activation.h"
 #include "kernels/ops/embedding.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/norm.h"
 #include "kernels/ops/rope.h"
+#include "kernels/ops/swiglu.h"
 
 namespace pbserve::models {
 
@@ -103,8 +103,8 @@ void Transformer::finish(int layer, Tensor hidden, Tensor attention, const Layer
                      .residual = hidden,
                      .eps = config_.norm_eps},
                     stream);
-  kernels::linear({.y = gate_up, .x = normed, .weight = weights.gate_up, .bias = {}}, stream);
-  kernels::silu_mul({.y = gated, .gate_up = gate_up}, stream);
+  kernels::swiglu({.y = gated, .x = normed, .gate_up = weights.gate_up, .scratch = gate_up},
+                  stream);
   kernels::linear({.y = output, .x = gated, .weight = weights.down, .bias = {}}, stream);
   // The addition alone: the next norm belongs to the next layer, which may run much later.
   kernels::rms_norm(

@@ -8,6 +8,7 @@
 #include "kernels/ops/pbs_force.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/sample.h"
+#include "kernels/ops/swiglu.h"
 
 namespace pbserve::kernels::cuda {
 namespace {
@@ -24,6 +25,7 @@ void silu_mul(const SiluMulArgs&, CudaHandle) { die_absent("silu_mul"); }
 void embedding(const EmbeddingArgs&, CudaHandle) { die_absent("embedding"); }
 void pack_weight(const PackWeightArgs&, CudaHandle) { die_absent("pack_weight"); }
 void linear(const LinearArgs&, CudaHandle) { die_absent("linear"); }
+void swiglu(const SwigluArgs&, CudaHandle) { die_absent("swiglu"); }
 void prefill_attention(const PrefillAttentionArgs&, CudaHandle) { die_absent("prefill_attention"); }
 void decode_attention(const DecodeAttentionArgs&, CudaHandle) { die_absent("decode_attention"); }
 int64_t decode_scratch_bytes(const DecodeScratchShape&) { die_absent("decode_scratch_bytes"); }

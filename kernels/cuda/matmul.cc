@@ -237,6 +237,8 @@ absl::StatusOr<std::unique_ptr<Matmul>> Matmul::create(Determinism determinism) 
   return std::unique_ptr<Matmul>(new Matmul(std::move(impl)));
 }
 
+bool Matmul::is_deterministic() const { return impl_->is_deterministic; }
+
 void Matmul::run(const LinearArgs& args, cudaStream_t stream) {
   if (args.y.numel() == 0) return;
   const Plan& plan = impl_->plan_of(args);

@@ -23,6 +23,8 @@ class Matmul {
   // y = x W^T + b on the stream; the weight is row-major [N, K].
   void run(const LinearArgs& args, cudaStream_t stream);
 
+  bool is_deterministic() const;
+
  private:
   struct Impl;
   explicit Matmul(std::unique_ptr<Impl> impl);

@@ -105,6 +105,21 @@ void check_args(const LinearArgs& args) {
   if (!args.bias.empty()) expect_f32({"linear: bias", args.bias}, {args.weight.num_out});
 }
 
+void check_args(const SwigluArgs& args) {
+  const int64_t rows = size_at({"swiglu: y", args.y}, 0);
+  const int64_t width = size_at({"swiglu: y", args.y}, 1);
+  expect_float({"swiglu: y", args.y});
+  expect_shape({"swiglu: y", args.y}, {rows, width});
+  check_eq(args.gate_up.num_out, 2 * width, "swiglu: gate_up: rows of the matrix");
+  expect_dtype({"swiglu: x", args.x}, {args.y.dtype});
+  expect_shape({"swiglu: x", args.x}, {rows, args.gate_up.num_in});
+  expect_dtype({"swiglu: gate_up", args.gate_up.packed}, {args.y.dtype});
+  expect_aligned({"swiglu: gate_up", args.gate_up.packed}, kVectorAlignment);
+  check(!args.gate_up.packed.empty(), "swiglu: gate_up: no data");
+  expect_dtype({"swiglu: scratch", args.scratch}, {args.y.dtype});
+  expect_shape({"swiglu: scratch", args.scratch}, {rows, 2 * width});
+}
+
 void check_args(const SampleArgs& args) {
   const int64_t rows = size_at({"sample: logits", args.logits}, 0);
   const int64_t vocab_size = size_at({"sample: logits", args.logits}, 1);

@@ -11,6 +11,7 @@
 #include "kernels/ops/pbs_force.h"
 #include "kernels/ops/rope.h"
 #include "kernels/ops/sample.h"
+#include "kernels/ops/swiglu.h"
 
 namespace pbserve::kernels {
 
@@ -20,6 +21,7 @@ void check_args(const SiluMulArgs& args);
 void check_args(const EmbeddingArgs& args);
 void check_args(const PackWeightArgs& args);
 void check_args(const LinearArgs& args);
+void check_args(const SwigluArgs& args);
 void check_args(const SampleArgs& args);
 void check_args(const PrefillAttentionArgs& args);
 void check_args(const DecodeAttentionArgs& args);

@@ -52,6 +52,16 @@ void linear(const LinearArgs& args, const Stream& stream) {
   stream.is_cuda() ? cuda::linear(args, stream.handle()) : cpu::linear(args, stream.pool());
 }
 
+void swiglu(const SwigluArgs& args, const Stream& stream) {
+  check_args(args);
+  const LinearWeight& weight = args.gate_up;
+  check_eq(weight.packed.numel(),
+           packed_weight_numel(stream.device(), weight.num_out, weight.num_in),
+           "swiglu: elements of the packed form");
+  if (args.y.numel() == 0) return;
+  stream.is_cuda() ? cuda::swiglu(args, stream.handle()) : cpu::swiglu(args, stream.pool());
+}
+
 void sample(const SampleArgs& args, const Stream& stream) {
   check_args(args);
   stream.is_cuda() ? cuda::sample(args, stream.handle()) : cpu::sample(args, stream.pool());

@@ -23,10 +23,12 @@
 #include "kernels/core/buffer.h"
 #include "kernels/core/check.h"
 #include "kernels/core/workspace.h"
+#include "kernels/ops/activation.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/pbs.h"
 #include "kernels/ops/pbs_force.h"
+#include "kernels/ops/swiglu.h"
 #include "tests/bench/op_inputs.h"
 #include "tests/bench/op_timer.h"
 
@@ -36,7 +38,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::vector<std::string> ops = {"prefill", "pbs", "decode", "products"};
+  std::vector<std::string> ops = {"prefill", "pbs", "decode", "products", "swiglu"};
   std::string commit = "unknown";
   std::string device = "auto";
   int threads = 0;
@@ -84,6 +86,7 @@ class Bench {
   };
 
   void products();
+  void gated();
   void decode(int32_t len);
   Layer take_layer(int32_t len);
   void prefill(const Layer& layer);
@@ -147,6 +150,32 @@ void Bench::products() {
                      {"weight_gbytes_per_s", rounded(bytes / time.ms * 1e-6, 0)}});
       inputs_.drop(2);
     }
+  }
+  inputs_.drop_all();
+}
+
+// Beside the same in two steps.
+void Bench::gated() {
+  const int64_t num_out = 2 * options_.ffn;
+  const int64_t numel = packed_weight_numel(stream_.device(), num_out, options_.hidden);
+  const LinearWeight weight{inputs_.take_noise({numel}), num_out, options_.hidden};
+  for (const int32_t rows : options_.rows) {
+    const Tensor x = inputs_.take_noise({rows, options_.hidden});
+    const Tensor scratch = inputs_.take(DType::kBF16, {rows, num_out});
+    const Tensor y = inputs_.take(DType::kBF16, {rows, options_.ffn});
+    const double flop = 2.0 * rows * static_cast<double>(num_out * options_.hidden);
+    const auto print = [&](const char* op, const OpTime& time) {
+      report_.print({{"op", op}, {"rows", rows}}, time,
+                    {{"tflops", rounded(flop / time.ms * 1e-9, 1)}});
+    };
+    print("swiglu", timer_.time([&] {
+      swiglu({.y = y, .x = x, .gate_up = weight, .scratch = scratch}, stream_);
+    }));
+    print("linear, silu_mul", timer_.time([&] {
+      linear({.y = scratch, .x = x, .weight = weight, .bias = {}}, stream_);
+      silu_mul({.y = y, .gate_up = scratch}, stream_);
+    }));
+    inputs_.drop(3);
   }
   inputs_.drop_all();
 }
@@ -351,14 +380,16 @@ void Bench::run() {
     for (const int32_t len : options_.tokens) decode(len);
   }
   if (options_.has("products")) products();
+  if (options_.has("swiglu")) gated();
 }
 
 int run(int argc, char** argv) {
   Options options;
   CLI::App app("Times of single operations, one JSON line each");
-  app.add_option("--ops", options.ops, "prefill,pbs,decode,products; all of them if left out")
+  app.add_option("--ops", options.ops,
+                 "prefill,pbs,decode,products,swiglu; all of them if left out")
       ->delimiter(',')
-      ->check(CLI::IsMember({"prefill", "pbs", "decode", "products"}));
+      ->check(CLI::IsMember({"prefill", "pbs", "decode", "products", "swiglu"}));
   app.add_option("--commit", options.commit, "of this build, for the lines")->capture_default_str();
   app.add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
   app.add_option("--threads", options.threads, "of the CPU; 0 = all");

@@ -164,6 +164,21 @@ TEST_F(ArgsCheckDeathTest, LinearAndItsWeight) {
   EXPECT_DEATH(linear(wrong_size, *stream), "elements of the packed form: 441 vs 448");
 }
 
+TEST_F(ArgsCheckDeathTest, Swiglu) {
+  const SwigluArgs good{.y = bf16({3, 5}),
+                        .x = bf16({3, 7}),
+                        .gate_up = {.packed = bf16({64 * 7}), .num_out = 10, .num_in = 7},
+                        .scratch = bf16({3, 10})};
+  const auto dies = [&](auto breakage, const char* message) {
+    expect_death(good, breakage, message);
+  };
+  dies([&](auto& a) { a.x = bf16({3, 8}); }, "swiglu: x: shape");
+  dies([&](auto& a) { a.x = f32({3, 7}); }, "swiglu: x: dtype");
+  dies([&](auto& a) { a.y = bf16({3, 6}); }, "swiglu: gate_up: rows of the matrix");
+  dies([&](auto& a) { a.scratch = bf16({3, 5}); }, "swiglu: scratch: shape");
+  dies([&](auto& a) { a.gate_up.packed = f32({448}); }, "swiglu: gate_up: dtype");
+}
+
 TEST_F(ArgsCheckDeathTest, Sample) {
   const SampleArgs good{.token = i32({9}),
                         .index = i32({2}),

@@ -1,0 +1,139 @@
+#include "kernels/ops/swiglu.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "tests/reference/ops_ref.h"
+#include "tests/support/backends.h"
+#include "tests/support/compare.h"
+#include "tests/support/random_tensor.h"
+
+namespace pbserve::test {
+namespace {
+
+using kernels::DType;
+using kernels::LinearWeight;
+using kernels::Stream;
+using kernels::Tensor;
+
+class SwigluTest : public ::testing::TestWithParam<Backend> {
+ protected:
+  // Products of about 1 with rows of standard normal values.
+  HostTensor random_weight(DType dtype, int64_t num_out, int64_t num_in) {
+    std::normal_distribution<double> normal(0, 1 / std::sqrt(static_cast<double>(num_in)));
+    HostTensor w(dtype, {num_out, num_in});
+    for (int64_t i = 0; i < w.view().numel(); ++i) w.set(i, normal(random_));
+    return w;
+  }
+
+  HostTensor run(const HostTensor& x, const HostTensor& w, const Stream& stream) {
+    const DType dtype = x.view().dtype;
+    const int64_t rows = x.view().dim(0), num_out = w.view().dim(0), num_in = w.view().dim(1);
+    const int64_t numel = kernels::packed_weight_numel(stream.device(), num_out, num_in);
+    const DeviceTensor packed(HostTensor(dtype, {numel}), stream);
+    const LinearWeight weight{packed.view(), num_out, num_in};
+    pack_weight({.weight = weight, .rows = w.view(), .row_begin = 0}, stream);
+    const DeviceTensor device_x(x, stream);
+    const DeviceTensor scratch(poisoned(dtype, {rows, num_out}), stream);
+    const DeviceTensor y(poisoned(dtype, {rows, num_out / 2}), stream);
+    swiglu({.y = y.view(), .x = device_x.view(), .gate_up = weight, .scratch = scratch.view()},
+           stream);
+    return y.read();
+  }
+
+  std::mt19937 random_{15};
+  Stream stream_ = stream_of(GetParam());
+};
+INSTANTIATE_TEST_SUITE_P(Backends, SwigluTest, ::testing::ValuesIn(backends()), backend_name);
+
+struct Shape {
+  int64_t rows, width, num_in;
+};
+
+// A GPU works the first five in two steps and the others in one: whole tiles, and rows, columns and
+// steps that fill the last one in part.
+constexpr Shape kShapes[] = {{1, 1, 1},       {3, 17, 5},      {67, 128, 64},    {1024, 12, 64},
+                             {1024, 16, 12},  {1024, 128, 64}, {1025, 8, 8},     {1281, 136, 72},
+                             {1300, 320, 96}, {2304, 384, 40}, {1152, 136, 1032}};
+
+TEST_P(SwigluTest, MatchesTheReference) {
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const Shape& s : kShapes) {
+      SCOPED_TRACE(testing::Message()
+                   << s.rows << " x " << s.width << " x " << s.num_in << " " << name_of(dtype));
+      const HostTensor x = random_tensor(dtype, {s.rows, s.num_in}, random_);
+      const HostTensor w = random_weight(dtype, 2 * s.width, s.num_in);
+      const auto products = reference::linear_ref(x.values(), w.values(), {}, s.num_in);
+      Tolerance tolerance = tolerance_of(dtype, s.num_in);
+      tolerance.absolute *= 4;  // the products may be rounded too, and reach beyond 1
+      tolerance.relative *= 4;
+      EXPECT_TRUE(all_close(reference::silu_mul_ref(products, s.width), run(x, w, stream_).values(),
+                            tolerance));
+    }
+  }
+}
+
+// Many tiles for every multiprocessor, in several groups of rows: the steps of K go through the
+// stages again and again.
+TEST_P(SwigluTest, ManyTilesMatchTheirRowsAlone) {
+  if (!stream_.is_cuda()) GTEST_SKIP() << "the CPU works row by row";
+  constexpr int64_t kRows = 5000, kWidth = 2064, kNumIn = 328, kSome = 1024;
+  const HostTensor x = random_tensor(DType::kBF16, {kRows, kNumIn}, random_);
+  const HostTensor w = random_weight(DType::kBF16, 2 * kWidth, kNumIn);
+  const HostTensor all = run(x, w, stream_);
+  for (const int64_t begin : {int64_t{0}, int64_t{1900}, kRows - kSome}) {
+    HostTensor some(DType::kBF16, {kSome, kNumIn});
+    std::memcpy(some.view().data, x.view().rows(begin, begin + kSome).data, some.num_bytes());
+    EXPECT_TRUE(same_bits(run(some, w, stream_).view(), all.view().rows(begin, begin + kSome)));
+  }
+  const HostTensor first_rows = [&] {
+    HostTensor some(DType::kBF16, {4, kNumIn});
+    std::memcpy(some.view().data, x.view().data, some.num_bytes());
+    return some;
+  }();
+  auto expected = reference::silu_mul_ref(
+      reference::linear_ref(first_rows.values(), w.values(), {}, kNumIn), kWidth);
+  auto values = all.values();
+  values.resize(expected.size());
+  EXPECT_TRUE(all_close(expected, values, {.absolute = 1e-2, .relative = 1e-2}));
+}
+
+TEST_P(SwigluTest, WithDeterminismARowDoesNotDependOnItsCompany) {
+  auto stream = Stream::create(GetParam().device, 2, kernels::Determinism::kOn);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  const HostTensor x = random_tensor(DType::kBF16, {1200, 136}, random_);
+  const HostTensor w = random_weight(DType::kBF16, 2 * 72, 136);
+  const HostTensor all = run(x, w, *stream);
+  for (const int64_t size : {1, 7, 300, 1100}) {
+    HostTensor some(DType::kBF16, {size, 136});
+    std::memcpy(some.view().data, x.view().data, some.num_bytes());
+    EXPECT_TRUE(same_bits(run(some, w, *stream).view(), all.view().rows(0, size))) << size;
+  }
+}
+
+TEST_P(SwigluTest, PoisonStaysInItsRowAndLargeGatesSaturate) {
+  HostTensor x = random_tensor(DType::kBF16, {1100, 64}, random_);
+  x.set(7 * 64 + 5, std::numeric_limits<double>::quiet_NaN());
+  for (int64_t i = 0; i < 64; ++i) x.set(8 * 64 + i, 1000), x.set(9 * 64 + i, -1000);
+  const HostTensor w = filled(DType::kBF16, {2 * 24, 64}, 1);
+  const std::vector<double> y = run(x, w, stream_).values();
+  for (size_t i = 0; i < y.size(); ++i) {
+    const size_t row = i / 24;
+    ASSERT_EQ(std::isnan(y[i]), row == 7) << i;
+    const double expected = row == 8 ? 64000.0 * 64000 : 0;
+    if (row == 8 || row == 9) {
+      ASSERT_NEAR(y[i], expected, expected / 128) << i;
+    }
+  }
+}
+
+TEST_P(SwigluTest, NoRowsIsNoWork) {
+  const HostTensor w = random_weight(DType::kBF16, 16, 8);
+  EXPECT_TRUE(run(HostTensor(DType::kBF16, {0, 8}), w, stream_).values().empty());
+}
+
+}  // namespace
+}  // namespace pbserve::test
