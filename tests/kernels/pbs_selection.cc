@@ -10,17 +10,18 @@ namespace {
 // How far a weight of a query block may be off, relatively; thresholds and weights that close may
 // fall to either side. In float32 fused chains a logit of a few units is off by less than 5e-6, and
 // a weight, with its normalizer, by twice that. Tensor cores truncate the sum at each 16 products:
-// with logits that are sums of |q| |k| / sqrt(D) of about sqrt(D) in total, `stride` D / 16 times
-// 2^-23 of that. For scorer mass a GPU rounds q^2 to bf16 before its product, so that a logit is
-// off by 2^-9 of its second-order term; 1e-2 is for the rest of its arithmetic.
+// with logits that are sums of |q| |k| / sqrt(D) of about sqrt(D) in total, for each of the vectors
+// that a logit adds up D / 16 times 2^-23 of that. For scorer mass a GPU rounds q^2 to bf16 before
+// its product besides: a logit is off by 2^-9 of its second-order term.
 double nearness(const PbsCase& pbs, double second_order_max) {
   constexpr double kFloat32 = 1e-5;
   const PbsParams& params = pbs.problem().params;
   if (!pbs.is_cuda() || params.scorer == PbsScorer::kMean) return kFloat32;
-  if (params.scorer == PbsScorer::kMass) return 0x1p-8 * second_order_max + 1e-2;
+  const bool is_mass = params.scorer == PbsScorer::kMass;
+  const double vectors = is_mass ? 2 : params.scorer == PbsScorer::kQuery ? 1 : params.stride;
   const auto dim = static_cast<double>(pbs.shape.head_dim);
-  const double vectors = params.scorer == PbsScorer::kQuery ? 1 : params.stride;
-  return kFloat32 + 2 * vectors * dim / 16 * 0x1p-23 * std::sqrt(dim);
+  const double rounded_squares = is_mass ? 0x1p-8 * second_order_max : 0;
+  return kFloat32 + 2 * vectors * dim / 16 * 0x1p-23 * std::sqrt(dim) + rounded_squares;
 }
 
 // The threshold at which weights have to be 1 + by times as large to be taken; of top_p, at which
