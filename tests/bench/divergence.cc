@@ -4,7 +4,7 @@
 // --prompts has JSON lines {"ids": [...], "answer": n}, as divergence_prompts.py writes them: a
 // prompt and the n tokens that dense attention answers. For every threshold a line goes out: the
 // mean over the prompts of KL(dense, PBS) of the next token's distributions over the answer, its
-// standard error, the share of answer tokens that stay the most likely, the density.
+// standard error, their median, the share of answer tokens that stay the most likely, the density.
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -93,12 +93,15 @@ Json summary(float threshold, const std::vector<Loss>& losses) {
   const auto count = static_cast<double>(losses.size());
   Loss mean{.density = 0};
   double squares = 0;
+  std::vector<double> sorted;
   for (const Loss& loss : losses) {
+    sorted.push_back(loss.divergence);
     mean.divergence += loss.divergence / count;
     mean.same += loss.same / count;
     mean.density += loss.density / count;
     squares += loss.divergence * loss.divergence;
   }
+  std::ranges::sort(sorted);
   const double variance = squares / count - mean.divergence * mean.divergence;
   return {{"threshold", threshold},        {"prompts", losses.size()},
           {"divergence", mean.divergence}, {"standard_error", std::sqrt(variance / count)},
