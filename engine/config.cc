@@ -2,10 +2,13 @@
 #include "engine/config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/core/bits.h"
+#include "models/config.h"
 
 namespace pbserve::engine {
 
@@ -111,21 +114,23 @@ absl::Status validate(const RequestLimits& limits) {
 
 }  // namespace
 
-// The demo model on 2 CPU threads: PBS costs the same at 2,048 tokens and 20 % less at 3,072.
-// Llama-3.1-8B's shape on an H200, at a density of 0.3, in two runs: 2 % and 0 % more at 3,072
-// tokens, 2 % more and 3 % less at 4,096, 2 % and 3 % less at 6,144.
-int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device) {
+// CPU: the demo model on 2 threads costs the same at 2,048 tokens and 20 % less at 3,072.
+// GPU: what PBS saves of a layer grows with the square of the prompt and with the width of the
+// attention, what it costs are a few kernels. On an H200 both are alike at about 2,600 tokens with
+// Llama-3.1-8B's 4,096 channels, at 6,200 with Qwen2.5-0.5B's 896 and at 7,200 with SmolLM2-135M's
+// 576: where the prompt times the root of the width is 160,000 to 190,000.
+int64_t pbs_min_tokens(const PbsOptions& pbs, const models::ModelConfig& model,
+                       kernels::Device device) {
   if (pbs.min_tokens > 0) return pbs.min_tokens;
-  return device.kind == kernels::DeviceKind::kCuda ? 5120 : 3072;
+  if (device.kind != kernels::DeviceKind::kCuda) return 3072;
+  const auto width = static_cast<double>(model.num_q_heads * model.head_dim);
+  return kernels::align_up<int64_t>(std::llround(190'000 / std::sqrt(width)), 1024);
 }
 
 kernels::PbsParams pbs_params(const PbsOptions& pbs) {
   kernels::PbsParams params = pbs.params;
-  const bool is_mass = params.scorer == kernels::PbsScorer::kMass;
-  const bool is_query = params.scorer == kernels::PbsScorer::kQuery;
-  params.selector = pbs.selector.value_or(is_mass ? kernels::PbsSelector::kErrorBound
-                                                  : kernels::PbsSelector::kTopP);
-  params.threshold = pbs.threshold.value_or(is_mass ? 0.91f : is_query ? 0.75f : 0.9f);
+  params.selector = pbs.selector.value_or(kernels::default_selector(params.scorer));
+  params.threshold = pbs.threshold.value_or(kernels::default_threshold(params.scorer));
   return params;
 }
 

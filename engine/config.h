@@ -10,6 +10,10 @@
 #include "kernels/core/status.h"
 #include "kernels/ops/pbs.h"
 
+namespace pbserve::models {
+struct ModelConfig;
+}
+
 namespace pbserve::engine {
 
 struct ModelOptions {
@@ -67,7 +71,7 @@ struct PbsOptions {
   kernels::PbsParams params;
   int64_t span = 1024;       // C: queries whose last ones order their segments; 0 = the prompt
   int64_t min_tokens = 0;    // mode auto: prompts shorter than this run dense; 0 = auto, by
-                             // device
+                             // device and model
   int32_t dense_layers = 0;  // the first layers that always run dense
   int32_t audit = 64;        // coverage is measured on one query block in so many; 0 = off
   PrefixReuse prefix_reuse = PrefixReuse::kExact;
@@ -99,10 +103,11 @@ void apply_paper_preset(PbsOptions& pbs);
 absl::Status validate(const EngineConfig& config);
 
 // pbs.params with the selector and the threshold that are set or, where they are not, go with the
-// scorer: error_bound .91 with mass, top_p .75 with query, top_p .9 with mean and antidiagonal.
+// scorer.
 kernels::PbsParams pbs_params(const PbsOptions& pbs);
 
-// pbs.min_tokens, with auto replaced by where PBS begins to pay on the device.
-int64_t pbs_min_tokens(const PbsOptions& pbs, kernels::Device device);
+// pbs.min_tokens, with auto replaced by where PBS begins to pay with the model on the device.
+int64_t pbs_min_tokens(const PbsOptions& pbs, const models::ModelConfig& model,
+                       kernels::Device device);
 
 }  // namespace pbserve::engine

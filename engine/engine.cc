@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
   spdlog::info("device: {}", choice.reason);
   config.pbs.params = pbs_params(config.pbs);
-  config.pbs.min_tokens = pbs_min_tokens(config.pbs, choice.device);
+  config.pbs.min_tokens = pbs_min_tokens(config.pbs, model, choice.device);
   if (choice.device.kind == kernels::DeviceKind::kCuda && config.model.dtype == "float32") {
     return absl::InvalidArgumentError("model.dtype float32 runs on the CPU only: add --device cpu");
   }

@@ -40,11 +40,11 @@ void PbsBlockMasses::pack(const PbsInput& input, int64_t block, int64_t kv_head)
   for (int64_t g = 0; g < num_heads_; ++g) {
     pack_queries<T>(queries + g * num_samples_ * stride, q, kv_head * num_heads_ + g, input.scale);
   }
-  float* half_squares = half_squares_.at_least(num_rows() * stride);
+  float* spreads = spreads_.at_least(num_rows() * stride);
   for (int64_t row = 0; row < num_rows(); ++row) {
     for (int64_t d = row * stride; d < row * stride + dim_; d += kLanes) {
       const Vec value = load(queries + d);
-      store(half_squares + d, value * value * 0.5f);
+      store(spreads + d, value * value * (kMassSpread / 2));
     }
   }
 }
@@ -88,7 +88,7 @@ void PbsBlockMasses::score_candidates(const PbsInput& input, int64_t kv_head) {
     };
     multiply(firsts, first_keys(input.pages), queries_.data(), Accumulate::kOverwrite);
     multiply(log_means, input.pages.k_mean, queries_.data(), Accumulate::kOverwrite);
-    multiply(log_means, input.pages.k_var, half_squares_.data(), Accumulate::kAdd);
+    multiply(log_means, input.pages.k_var, spreads_.data(), Accumulate::kAdd);
   }
 }
 

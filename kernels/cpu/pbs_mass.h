@@ -43,7 +43,7 @@ class PbsBlockMasses {
   int64_t padded_ = 0;             // num_candidates rounded up to whole tiles
   std::vector<SoftmaxState> own_;  // [G num_samples]: the own segment's keys
   AlignedFloats queries_;          // [G num_samples, packed_stride(D)], scaled
-  AlignedFloats half_squares_;     // the same, each squared and halved
+  AlignedFloats spreads_;          // kMassSpread / 2 times their squares
   AlignedFloats keys_;             // [D, kPageSize]: keys, or candidates' moments, are columns
   AlignedFloats logits_;           // [G num_samples, kPageSize]
   AlignedFloats firsts_;           // [G num_samples, padded]: logits of first keys

@@ -93,8 +93,7 @@ int64_t select_block(const PbsInput& in, int64_t block, int64_t kv_head) {
   const int64_t block_idx = in.job.begin / kPbsBlock + block;
   const int64_t count = align_down<int64_t>(block_idx, in.params.segment / kPbsBlock);
   const bool is_tail = block_idx >= first_tail_block(in.job.prompt_len, in.params.dense_tail);
-  const bool takes_all =
-      is_tail || (in.params.selector != PbsSelector::kMaxRatio && in.params.threshold >= 1.f);
+  const bool takes_all = is_tail || takes_every_block(in.params);
   const int64_t group = in.q.dim(1) / in.pages.k.dim(1);
   const Tensor& mask = in.plan.mask;
   Weights& weights = Weights::of_this_thread();

@@ -39,8 +39,8 @@ enum class PbsOrder : uint8_t {
 // How a candidate of a query block gets its weight.
 enum class PbsScorer : uint8_t {
   // The share of all that a query attends to that the candidate is expected to hold: with
-  //   a[t][j] = scale q.mean[j] + 1/2 sum_d (scale q[d])^2 var[j][d]
-  // (the log of the mean of exp(scale q.k) over the block's keys, to the second order of its
+  //   a[t][j] = scale q.mean[j] + kMassSpread / 2 sum_d (scale q[d])^2 var[j][d]
+  // (the log of the mean of exp(scale q.k) over the block's keys, nearly to the second order of its
   // cumulants) and first[j] the block's first key, which of an ordered block is the most attended,
   //   mass[t][j] = B exp(a[t][j]) + exp(scale q.first[j]),
   //   share[t][j] = mass[t][j] / (sum over candidates of it + the exact mass of the keys of the own
@@ -59,6 +59,11 @@ enum class PbsScorer : uint8_t {
 // (tests/bench/NOTES.md), and planning costs accordingly.
 inline constexpr int kMassStride = 8;
 
+// How much of the second order scorer mass believes: 128 keys have not the extremes that a normal
+// distribution of their variance would. At equal density 3/4 loses a third less than all of it, and
+// a half loses more (KL from dense, Qwen2.5-Coder-0.5B and SmolLM2-135M, tests/bench/NOTES.md).
+inline constexpr float kMassSpread = 0.75f;
+
 enum class PbsSelector : uint8_t {
   // Of scorer mass, and it has no other: a candidate if its weight is at least
   // (1 - threshold) / sqrt(candidates). What is left out then has at most 1 - threshold in the root
@@ -68,14 +73,23 @@ enum class PbsSelector : uint8_t {
   kMaxRatio,  // blocks of at least threshold times the row's largest weight (FlashPrefill)
 };
 
+// What goes with a scorer: measured on real models (mass, query), or published.
+constexpr PbsSelector default_selector(PbsScorer scorer) {
+  return scorer == PbsScorer::kMass ? PbsSelector::kErrorBound : PbsSelector::kTopP;
+}
+constexpr float default_threshold(PbsScorer scorer) {
+  if (scorer == PbsScorer::kMass) return 0.933f;
+  return scorer == PbsScorer::kQuery ? 0.75f : 0.9f;
+}
+
 struct PbsParams {
   int32_t segment = 256;  // S, a multiple of B, at most 256: a place in it is one byte
   PbsOrder order = PbsOrder::kSpan;
   PbsScorer scorer = PbsScorer::kMass;
   int32_t stride = 8;  // antidiagonal only: 8 or 16
-  PbsSelector selector = PbsSelector::kErrorBound;
+  PbsSelector selector = default_selector(PbsScorer::kMass);
   // tau of error_bound and top_p (>= 1 takes every block); alpha of max_ratio.
-  float threshold = 0.91f;
+  float threshold = default_threshold(PbsScorer::kMass);
   // Taken whatever they weigh: the first `sink` candidates, and those of the last `local` segments
   // before the own one. Token 0 is the first key of its segment whatever its score, so block 0 is
   // the sink for everyone who finds the page.
@@ -87,6 +101,11 @@ struct PbsParams {
   bool sink_free = false;
   int32_t dense_tail = 2;  // last query blocks of the prompt, which take every candidate
 };
+
+// Whether the selector takes every candidate, whatever it weighs.
+constexpr bool takes_every_block(const PbsParams& params) {
+  return params.selector != PbsSelector::kMaxRatio && params.threshold >= 1.f;
+}
 
 // Consecutive spans of one prompt. `begin` is a multiple of S, and of C unless a reused prefix ends
 // inside a span (then the first span is what is left of it).

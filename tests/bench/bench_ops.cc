@@ -23,14 +23,12 @@
 #include "kernels/core/buffer.h"
 #include "kernels/core/check.h"
 #include "kernels/core/workspace.h"
-#include "kernels/ops/activation.h"
 #include "kernels/ops/attention.h"
-#include "kernels/ops/linear.h"
 #include "kernels/ops/pbs.h"
 #include "kernels/ops/pbs_force.h"
-#include "kernels/ops/swiglu.h"
 #include "tests/bench/op_inputs.h"
 #include "tests/bench/op_timer.h"
+#include "tests/bench/product_times.h"
 
 namespace pbserve::kernels {
 namespace {
@@ -85,8 +83,6 @@ class Bench {
     Tensor coverage = {};      // [Hq] int64
   };
 
-  void products();
-  void gated();
   void decode(int32_t len);
   Layer take_layer(int32_t len);
   void prefill(const Layer& layer);
@@ -122,62 +118,6 @@ PbsPlan Bench::take_plan(int32_t len, int32_t job_rows) {
   const Tensor bytes = inputs_.take(DType::kU8, {static_cast<int64_t>(measure.used_bytes())});
   Workspace workspace(static_cast<std::byte*>(bytes.data), measure.used_bytes());
   return take_pbs_plan(shape, stream_.device(), workspace);
-}
-
-void Bench::products() {
-  const int64_t q_size = options_.num_q_heads * options_.head_dim;
-  const int64_t qkv_size = q_size + 2 * options_.num_kv_heads * options_.head_dim;
-  struct Shape {
-    const char* name;
-    int64_t num_out;
-    int64_t num_in;
-  };
-  for (const Shape& shape : {Shape{"qkv", qkv_size, options_.hidden},
-                             {"out", options_.hidden, q_size},
-                             {"gate_up", 2 * options_.ffn, options_.hidden},
-                             {"down", options_.hidden, options_.ffn}}) {
-    const int64_t numel = packed_weight_numel(stream_.device(), shape.num_out, shape.num_in);
-    const LinearWeight weight{inputs_.take_noise({numel}), shape.num_out, shape.num_in};
-    for (const int32_t rows : options_.rows) {
-      const Tensor x = inputs_.take_noise({rows, shape.num_in});
-      const Tensor y = inputs_.take(DType::kBF16, {rows, shape.num_out});
-      const OpTime time =
-          timer_.time([&] { linear({.y = y, .x = x, .weight = weight, .bias = {}}, stream_); });
-      const double flop = 2.0 * rows * static_cast<double>(shape.num_out * shape.num_in);
-      const double bytes = 2.0 * static_cast<double>(shape.num_out * shape.num_in);
-      report_.print({{"op", "linear"}, {"name", shape.name}, {"rows", rows}}, time,
-                    {{"tflops", rounded(flop / time.ms * 1e-9, 1)},
-                     {"weight_gbytes_per_s", rounded(bytes / time.ms * 1e-6, 0)}});
-      inputs_.drop(2);
-    }
-  }
-  inputs_.drop_all();
-}
-
-// Beside the same in two steps.
-void Bench::gated() {
-  const int64_t num_out = 2 * options_.ffn;
-  const int64_t numel = packed_weight_numel(stream_.device(), num_out, options_.hidden);
-  const LinearWeight weight{inputs_.take_noise({numel}), num_out, options_.hidden};
-  for (const int32_t rows : options_.rows) {
-    const Tensor x = inputs_.take_noise({rows, options_.hidden});
-    const Tensor scratch = inputs_.take(DType::kBF16, {rows, num_out});
-    const Tensor y = inputs_.take(DType::kBF16, {rows, options_.ffn});
-    const double flop = 2.0 * rows * static_cast<double>(num_out * options_.hidden);
-    const auto print = [&](const char* op, const OpTime& time) {
-      report_.print({{"op", op}, {"rows", rows}}, time,
-                    {{"tflops", rounded(flop / time.ms * 1e-9, 1)}});
-    };
-    print("swiglu", timer_.time([&] {
-      swiglu({.y = y, .x = x, .gate_up = weight, .scratch = scratch}, stream_);
-    }));
-    print("linear, silu_mul", timer_.time([&] {
-      linear({.y = scratch, .x = x, .weight = weight, .bias = {}}, stream_);
-      silu_mul({.y = y, .gate_up = scratch}, stream_);
-    }));
-    inputs_.drop(3);
-  }
-  inputs_.drop_all();
 }
 
 Bench::Layer Bench::take_layer(int32_t len) {
@@ -379,8 +319,13 @@ void Bench::run() {
   if (options_.has("decode")) {
     for (const int32_t len : options_.tokens) decode(len);
   }
-  if (options_.has("products")) products();
-  if (options_.has("swiglu")) gated();
+  const ProductShapes shapes{.q_size = options_.num_q_heads * options_.head_dim,
+                             .kv_size = options_.num_kv_heads * options_.head_dim,
+                             .hidden = options_.hidden,
+                             .ffn = options_.ffn,
+                             .rows = options_.rows};
+  if (options_.has("products")) time_products(shapes, stream_, timer_, report_);
+  if (options_.has("swiglu")) time_swiglu(shapes, stream_, timer_, report_);
 }
 
 int run(int argc, char** argv) {

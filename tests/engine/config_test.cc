@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "models/config.h"
+
 #include <functional>
 #include <limits>
 
@@ -173,7 +175,7 @@ TEST(PbsParams, WhatIsUnsetGoesWithTheScorer) {
     PbsSelector selector;
     float threshold;
   };
-  for (const Expected& expected : {Expected{PbsScorer::kMass, PbsSelector::kErrorBound, 0.91f},
+  for (const Expected& expected : {Expected{PbsScorer::kMass, PbsSelector::kErrorBound, 0.933f},
                                    Expected{PbsScorer::kQuery, PbsSelector::kTopP, 0.75f},
                                    Expected{PbsScorer::kMean, PbsSelector::kTopP, 0.9f},
                                    Expected{PbsScorer::kAntidiagonal, PbsSelector::kTopP, 0.9f}}) {
@@ -199,13 +201,28 @@ TEST(PbsParams, ThePaperPresetIsThePublishedMethod) {
   EXPECT_EQ(pbs_params(pbs).threshold, 0.9f);
 }
 
-TEST(PbsMinTokens, AutoDependsOnTheDeviceAndANumberStands) {
-  const kernels::Device cpu{.kind = kernels::DeviceKind::kCpu};
-  const kernels::Device gpu{.kind = kernels::DeviceKind::kCuda};
+constexpr kernels::Device kCpu{.kind = kernels::DeviceKind::kCpu};
+constexpr kernels::Device kGpu{.kind = kernels::DeviceKind::kCuda};
+
+models::ModelConfig attention_of(int64_t num_q_heads, int64_t head_dim) {
+  models::ModelConfig model;
+  model.num_q_heads = num_q_heads;
+  model.head_dim = head_dim;
+  return model;
+}
+
+// Where it was measured: tests/bench/NOTES.md.
+TEST(PbsMinTokens, AutoOnAGpuFollowsTheWidthOfTheAttention) {
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(32, 128), kGpu), 3072);  // Llama-3.1-8B
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(14, 64), kGpu), 7168);   // Qwen2.5-0.5B
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(9, 64), kGpu), 8192);    // SmolLM2-135M
+}
+
+TEST(PbsMinTokens, ANumberStands) {
   PbsOptions pbs;
-  EXPECT_LT(pbs_min_tokens(pbs, cpu), pbs_min_tokens(pbs, gpu));
   pbs.min_tokens = 1;
-  EXPECT_EQ(pbs_min_tokens(pbs, gpu), 1);
+  EXPECT_EQ(pbs_min_tokens(pbs, attention_of(32, 128), kGpu), 1);
+  EXPECT_EQ(pbs_min_tokens(pbs, attention_of(32, 128), kCpu), 1);
 }
 
 }  // namespace

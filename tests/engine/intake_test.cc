@@ -71,7 +71,7 @@ TEST_F(IntakeTest, ATokenWithoutAnEmbeddingIsNamedAsTheClientSentIt) {
 // Requests of one signature share cached pages: it names what shaped them.
 TEST(AttentionSignature, NamesTheScorerAndItsSelector) {
   PbsOptions pbs;
-  EXPECT_THAT(attention_signature(pbs, 0.91f), HasSubstr("pbs mass error_bound 0.91 span 1024"));
+  EXPECT_THAT(attention_signature(pbs, 0.5f), HasSubstr("pbs mass error_bound 0.5 span 1024"));
   pbs.params.scorer = kernels::PbsScorer::kQuery;
   pbs.params = pbs_params(pbs);
   EXPECT_THAT(attention_signature(pbs, 0.5f), HasSubstr("pbs query top_p 0.5 span 1024"));

@@ -83,7 +83,7 @@ double second_order(std::span<const double> query, const Moments& of_block, doub
   for (size_t d = 0; d < query.size(); ++d) {
     sum += scale * query[d] * scale * query[d] * of_block.var[d];
   }
-  return sum / 2;
+  return kernels::kMassSpread / 2 * sum;
 }
 
 // Logits of row `row` of the job over the keys of its own segment up to itself.

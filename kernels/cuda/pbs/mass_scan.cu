@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/device/aligned_shared.cuh"
 #include "kernels/cuda/device/dependent.cuh"
+#include "kernels/cuda/device/specialize.cuh"
 #include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/mass_scan_consume.cuh"
 #include "kernels/cuda/pbs/mass_scan_produce.cuh"
@@ -18,14 +19,7 @@ __global__ void __launch_bounds__(Config::kNumThreads, 1)
   auto& shared = aligned_shared<typename Config::Shared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
-  const int warpgroup = threadIdx.x / 128;
-  if (warpgroup == 0) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Config::kProducerRegisters));
-    if (threadIdx.x == 0) MassScanProducer<Config>(params, shared).run();
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Config::kConsumerRegisters));
-    MassScanConsumer<Config>(params, shared, warpgroup - 1).run();
-  }
+  produce_and_consume<MassScanProducer<Config>, MassScanConsumer<Config>, Config>(params, shared);
 }
 
 template <int kDim>
@@ -45,7 +39,7 @@ void run(const SelectParams& select, int num_sms, cudaStream_t stream) {
       .select = select,
       .num_units =
           ceil_div(select.num_blocks * select.group, Config::kUnitItems) * select.num_kv_heads,
-      .half_scale = select.scale_log2 / kLog2E / 2,
+      .spread_scale = kMassSpread / 2 * select.scale_log2 / kLog2E,
       .error_squared = error * error};
   const auto kernel = mass_scan_kernel<Config>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -5,7 +5,7 @@
 // then by head), against the same tiles: first those of the own segment's keys, then twice those of
 // the candidates, for the rows' log-sum-exp and for the columns' sums of squared shares. A
 // candidate's logit to the second order is one product over 2 D elements:
-//   scale (q.mean + (scale/2 q^2).var).
+//   scale (q.mean + (spread_scale q^2).var).
 // Nothing of an item's result depends on the unit or the launch it is part of.
 #pragma once
 
@@ -25,8 +25,8 @@ struct MassScanParams {
   CUtensorMap vars_map;
   CUtensorMap firsts_map;
   SelectParams select;
-  int32_t num_units;  // of all KV heads
-  float half_scale;
+  int32_t num_units;    // of all KV heads
+  float spread_scale;   // kMassSpread / 2 times scale
   float error_squared;  // (1 - threshold)^2
 };
 
@@ -54,7 +54,7 @@ struct MassScanConfig {
 
   struct Shared {
     alignas(1024) uint8_t q[kNumConsumers][kTileBytes];
-    alignas(1024) uint8_t squares[kNumConsumers][kTileBytes];  // scale/2 q^2
+    alignas(1024) uint8_t squares[kNumConsumers][kTileBytes];  // spread_scale q^2
     alignas(1024) uint8_t means[kStages][kTileBytes];          // or own keys
     alignas(1024) uint8_t vars[kStages][kTileBytes];
     alignas(1024) uint8_t firsts[kStages][kTileBytes];

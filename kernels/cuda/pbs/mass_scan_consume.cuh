@@ -91,8 +91,8 @@ class MassScanConsumer {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float2 q = __bfloat1622float2(pairs[j]);
-        pairs[j] =
-            __floats2bfloat162_rn(params_.half_scale * q.x * q.x, params_.half_scale * q.y * q.y);
+        pairs[j] = __floats2bfloat162_rn(params_.spread_scale * q.x * q.x,
+                                         params_.spread_scale * q.y * q.y);
       }
       to[thread_ + i * 128] = word;
     }

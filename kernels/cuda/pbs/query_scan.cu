@@ -2,6 +2,7 @@
 // kernel.
 
 #include "kernels/cuda/device/aligned_shared.cuh"
+#include "kernels/cuda/device/specialize.cuh"
 #include "kernels/cuda/launch_dependent.h"
 #include "kernels/cuda/pbs/query_scan_consume.cuh"
 #include "kernels/cuda/pbs/query_scan_produce.cuh"
@@ -18,14 +19,7 @@ __global__ void __launch_bounds__(Config::kNumThreads, 1)
   auto& shared = aligned_shared<typename Config::Shared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
-  const int warpgroup = threadIdx.x / 128;
-  if (warpgroup == 0) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Config::kProducerRegisters));
-    if (threadIdx.x == 0) QueryScanProducer<Config>(params, shared).run();
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Config::kConsumerRegisters));
-    QueryScanConsumer<Config>(params, shared, warpgroup - 1).run();
-  }
+  produce_and_consume<QueryScanProducer<Config>, QueryScanConsumer<Config>, Config>(params, shared);
 }
 
 template <int kDim>

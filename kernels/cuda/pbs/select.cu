@@ -74,8 +74,7 @@ BlockRange scored_blocks(const PbsSelectArgs& args) {
   const int32_t first = params.segment / kPbsBlock - job_block;
   const int32_t tail = first_tail_block(job.prompt_len, params.dense_tail) - job_block;
   const int32_t begin = std::clamp(first, args.block_begin, args.block_end);
-  const bool takes_all = params.selector != PbsSelector::kMaxRatio && params.threshold >= 1.f;
-  return {begin, takes_all ? begin : std::clamp(tail, begin, args.block_end)};
+  return {begin, takes_every_block(params) ? begin : std::clamp(tail, begin, args.block_end)};
 }
 
 void set_batch(SelectParams& p, BlockRange blocks) {
