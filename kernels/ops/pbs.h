@@ -55,13 +55,14 @@ enum class PbsScorer : uint8_t {
   kAntidiagonal,  // PBS+ (after XAttention): antidiagonal sums of stride x stride tiles
 };
 
-// Scorer mass looks at one query of eight: that took nothing of its weights, which are means
-// (tests/bench/NOTES.md), and planning costs accordingly.
+// Scorer mass looks at one query of eight: offline that took nothing of its weights, which are
+// means (tests/bench/NOTES.md), and planning costs accordingly.
 inline constexpr int kMassStride = 8;
 
 // How much of the second order scorer mass believes: 128 keys have not the extremes that a normal
-// distribution of their variance would. At equal density 3/4 loses a third less than all of it, and
-// a half loses more (KL from dense, Qwen2.5-Coder-0.5B and SmolLM2-135M, tests/bench/NOTES.md).
+// distribution of their variance would. At equal density 3/4 loses 10 to 50 % less than all of it
+// and a half loses more than 3/4 (KL from dense, Qwen2.5-Coder-0.5B at three lengths and
+// SmolLM2-135M at one, tests/bench/NOTES.md).
 inline constexpr float kMassSpread = 0.75f;
 
 enum class PbsSelector : uint8_t {

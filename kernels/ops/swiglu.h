@@ -11,7 +11,8 @@ struct SwigluArgs {
   Tensor y;              // [T, F]
   Tensor x;              // [T, K], y's dtype
   LinearWeight gate_up;  // [2 F, K], y's dtype: gate, then up
-  Tensor scratch;  // [T, 2 F], y's dtype: for both products where they take a step of their own
+  Tensor scratch;  // [T, 2 F], y's dtype: for both products where they take a step of their own,
+                   // which on a GPU few rows do, odd shapes, and determinism
 };
 
 // y = silu(x gate^T) * (x up^T). Where it takes two steps the products are rounded to y's dtype

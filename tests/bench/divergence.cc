@@ -6,6 +6,7 @@
 // mean over the prompts of KL(dense, PBS) of the next token's distributions over the answer, its
 // standard error, their median, the share of answer tokens that stay the most likely, the density.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -23,14 +24,13 @@ namespace {
 using Json = nlohmann::ordered_json;
 using kernels::PbsParams;
 using kernels::PbsScorer;
-using kernels::PbsSelector;
 
 struct Options {
   std::string model;
   std::string prompts;
   std::string device = "auto";
   PbsScorer scorer = PbsScorer::kMass;
-  std::vector<float> thresholds = {PbsParams{}.threshold};
+  std::vector<float> thresholds;  // empty: the scorer's own
 };
 
 struct Prompt {
@@ -43,8 +43,8 @@ std::vector<Prompt> read_prompts(const std::string& path) {
   std::vector<Prompt> prompts;
   for (std::string line; std::getline(file, line);) {
     const Json json = Json::parse(line);
-    prompts.push_back(
-        {json.at("ids").get<std::vector<int32_t>>(), json.at("answer").get<int64_t>()});
+    Prompt prompt{json.at("ids").get<std::vector<int32_t>>(), json.at("answer").get<int64_t>()};
+    if (prompt.num_answer > 0) prompts.push_back(std::move(prompt));  // else nothing to compare
   }
   return prompts;
 }
@@ -84,9 +84,7 @@ Loss loss_of(const std::vector<float>& dense, const std::vector<float>& sparse,
 }
 
 PbsParams params_of(PbsScorer scorer, float threshold) {
-  PbsParams params{.scorer = scorer, .threshold = threshold};
-  if (scorer != PbsScorer::kMass) params.selector = PbsSelector::kTopP;
-  return params;
+  return {.scorer = scorer, .selector = kernels::default_selector(scorer), .threshold = threshold};
 }
 
 Json summary(float threshold, const std::vector<Loss>& losses) {
@@ -103,9 +101,13 @@ Json summary(float threshold, const std::vector<Loss>& losses) {
   }
   std::ranges::sort(sorted);
   const double variance = squares / count - mean.divergence * mean.divergence;
-  return {{"threshold", threshold},        {"prompts", losses.size()},
-          {"divergence", mean.divergence}, {"standard_error", std::sqrt(variance / count)},
-          {"same_tokens", mean.same},      {"density", mean.density}};
+  return {{"threshold", threshold},
+          {"prompts", losses.size()},
+          {"divergence", mean.divergence},
+          {"standard_error", std::sqrt(variance / count)},
+          {"median", sorted[sorted.size() / 2]},
+          {"same_tokens", mean.same},
+          {"density", mean.density}};
 }
 
 absl::Status run(const Options& options) {
@@ -117,11 +119,14 @@ absl::Status run(const Options& options) {
   ASSIGN_OR_RETURN(const auto model,
                    models::Transformer::create(config, std::move(weights), stream));
   const std::vector<Prompt> prompts = read_prompts(options.prompts);
+  if (prompts.empty()) return absl::InvalidArgumentError(options.prompts + ": no answer in it");
+  std::vector<float> thresholds = options.thresholds;
+  if (thresholds.empty()) thresholds.push_back(kernels::default_threshold(options.scorer));
   size_t num_tokens_max = 1;
   for (const Prompt& prompt : prompts) num_tokens_max = std::max(num_tokens_max, prompt.ids.size());
   LongForward forward(model, static_cast<int64_t>(num_tokens_max), stream);
 
-  std::vector<std::vector<Loss>> losses(options.thresholds.size());
+  std::vector<std::vector<Loss>> losses(thresholds.size());
   for (const auto& [ids, num_answer] : prompts) {
     // The last token predicts what comes after the answer.
     const auto seen = std::span(ids).first(ids.size() - 1);
@@ -129,14 +134,14 @@ absl::Status run(const Options& options) {
     normalize(dense, config.vocab_size);
     for (size_t i = 0; i < losses.size(); ++i) {
       ForwardResult sparse =
-          forward.run(seen, num_answer, params_of(options.scorer, options.thresholds[i]));
+          forward.run(seen, num_answer, params_of(options.scorer, thresholds[i]));
       normalize(sparse.logits, config.vocab_size);
       losses[i].push_back(loss_of(dense, sparse.logits, config.vocab_size));
       losses[i].back().density = sparse.density;
     }
   }
   for (size_t i = 0; i < losses.size(); ++i) {
-    std::printf("%s\n", summary(options.thresholds[i], losses[i]).dump().c_str());
+    std::printf("%s\n", summary(thresholds[i], losses[i]).dump().c_str());
   }
   return absl::OkStatus();
 }
@@ -149,7 +154,9 @@ int main(int argc, char** argv) {
   pbserve::bench::Options options;
   CLI::App app("How far PBS moves a model's answers from those of dense attention");
   app.add_option("--model", options.model, "folder in the Hugging Face layout")->required();
-  app.add_option("--prompts", options.prompts, "JSON lines of divergence_prompts.py")->required();
+  app.add_option("--prompts", options.prompts, "JSON lines of divergence_prompts.py")
+      ->required()
+      ->check(CLI::ExistingFile);
   app.add_option("--device", options.device)->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   const std::map<std::string, PbsScorer> scorers = {{"mass", PbsScorer::kMass},
                                                     {"query", PbsScorer::kQuery},

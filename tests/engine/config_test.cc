@@ -213,9 +213,14 @@ models::ModelConfig attention_of(int64_t num_q_heads, int64_t head_dim) {
 
 // Where it was measured: tests/bench/NOTES.md.
 TEST(PbsMinTokens, AutoOnAGpuFollowsTheWidthOfTheAttention) {
-  EXPECT_EQ(pbs_min_tokens({}, attention_of(32, 128), kGpu), 4096);  // Llama-3.1-8B
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(32, 128), kGpu), 5120);  // Llama-3.1-8B
   EXPECT_EQ(pbs_min_tokens({}, attention_of(14, 64), kGpu), 7168);   // Qwen2.5-0.5B
   EXPECT_EQ(pbs_min_tokens({}, attention_of(9, 64), kGpu), 9216);    // SmolLM2-135M
+}
+
+TEST(PbsMinTokens, AutoOnTheCpuIsOneNumber) {
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(6, 64), kCpu), 3072);
+  EXPECT_EQ(pbs_min_tokens({}, attention_of(32, 128), kCpu), 3072);
 }
 
 TEST(PbsMinTokens, ANumberStands) {

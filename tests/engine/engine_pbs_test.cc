@@ -83,7 +83,8 @@ TEST(EnginePbsTest, CoverageIsReportedBesideDensity) {
     EXPECT_TRUE(completion.sparse.coverage.has_value());
     return completion.sparse.coverage.value_or(SparseReport::Coverage{});
   };
-  const SparseReport::Coverage usual = coverage_at(0.91f);
+  const SparseReport::Coverage usual =
+      coverage_at(kernels::default_threshold(kernels::PbsScorer::kMass));
   EXPECT_GT(usual.mean, 0.8);
   EXPECT_LE(usual.lowest_layer, usual.mean);
   EXPECT_LE(usual.lowest_head, usual.lowest_layer);

@@ -36,10 +36,10 @@ TEST_P(PbsMassOfShape, MatchesTheReference) {
   }
 }
 
-// One sampled query, the last of them the block's last or not, and two.
+// One sampled query and two, the last of them the block's last or not, and three.
 TEST_P(PbsMassOfShape, ShortLastBlocksMatchTheReference) {
   for (const int32_t segment : {128, 256}) {
-    for (const int32_t rows : {1, 2, 3, 4, 5}) {
+    for (const int32_t rows : {1, 2, kMassStride, kMassStride + 1, 2 * kMassStride + 1}) {
       SCOPED_TRACE(testing::Message() << rows << " rows S " << segment);
       PbsCase pbs(stream_, GetParam().shape, job_of(1024, 1024 + 3 * kPbsBlock + rows),
                   {.segment = segment, .threshold = 0.6f, .sink = 0, .dense_tail = 0});
@@ -99,7 +99,7 @@ TEST_P(PbsMass, FindsANeedleAndTakesNothingElse) {
   }
 }
 
-// The other 31 sampled queries look everywhere, and the mean of the shares would lose the one.
+// The other 15 sampled queries look everywhere, and the mean of the shares would lose the one.
 TEST_P(PbsMass, FindsTheNeedleOfOneQuery) {
   std::mt19937 rng(3);
   Sequence sequence = planted_sequence(kDemo, 4096, rng);

@@ -4,6 +4,7 @@
 #include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/device/aligned_shared.cuh"
+#include "kernels/cuda/device/ldst.cuh"
 #include "kernels/cuda/device/specialize.cuh"
 #include "kernels/cuda/device_data.h"
 #include "kernels/cuda/matmul.h"
@@ -18,9 +19,10 @@ namespace {
 
 using Config = SwigluConfig;
 
-// One pair of tiles. H200, Llama-3.1-8B: of 256 rows in one step .098 ms, in two .111; of 128 rows
-// .095 and .083, of 8,192 rows 2.46 and 3.05.
-constexpr int64_t kFusedRowsMin = Config::kClusterSize * Config::kRows;
+// More than one pair of tiles, and a power of two: who warms up with those makes every plan that
+// cuBLASLt needs below it (ops/linear.h). H200, Llama-3.1-8B: 192 rows take .096 ms in one step and
+// .107 in two, 128 .095 and .083, 8,192 at their fastest 2.46 and 2.75.
+constexpr int64_t kFusedRowsMin = Config::kClusterSize * Config::kRows + 1;
 
 __global__ void __cluster_dims__(Config::kClusterSize, 1, 1)
     __launch_bounds__(Config::kNumThreads, 1)
@@ -28,9 +30,11 @@ __global__ void __cluster_dims__(Config::kClusterSize, 1, 1)
   extern __shared__ uint8_t raw[];
   auto& shared = aligned_shared<Config::Shared>(raw);
   if (threadIdx.x == 0) shared.init_barriers();
+  __syncwarp();
   cluster_meet();  // the other block's barriers are ready
   produce_and_consume<SwigluProducer, SwigluConsumer, Config>(params, shared);
-  cluster_meet();  // the other block may still fill this one's stages and arrive at its barriers
+  __syncwarp();
+  cluster_sync();  // the other block may still arrive at this one's barriers
 }
 
 void run_fused(const SwigluArgs& args, const StreamState& state) {
@@ -57,11 +61,13 @@ void run_fused(const SwigluArgs& args, const StreamState& state) {
   check_launch("swiglu");
 }
 
-// Whether rows are whole 16-byte vectors, which the copy engine and the stores want.
+// Whether there are rows enough, and they are whole 16-byte vectors, which the copy engine and the
+// stores want.
 bool is_fusible(const SwigluArgs& args) {
-  constexpr int64_t kVector = 16 / sizeof(BF16);
+  constexpr int kVector = kVectorOf<__nv_bfloat16>;
   return args.y.dtype == DType::kBF16 && args.y.dim(0) >= kFusedRowsMin &&
-         args.y.dim(1) % kVector == 0 && args.gate_up.num_in % kVector == 0;
+         is_vectorizable<kVector>(device_data<__nv_bfloat16>(args.x), args.gate_up.num_in) &&
+         is_vectorizable<kVector>(device_data<__nv_bfloat16>(args.y), args.y.dim(1));
 }
 
 }  // namespace
