@@ -2,9 +2,7 @@
 // framing are http_stream's.
 #pragma once
 
-#include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,9 +13,8 @@ namespace pbserve::server {
 
 struct HttpRequest {
   std::string method;
-  std::string path;                            // without the query, which no route reads
+  std::string path;                            // without host and query, which no route reads
   std::map<std::string, std::string> headers;  // names in lower case, the last value of each
-  std::optional<uint64_t> content_length;
   bool has_body = false;
   std::string body;
   ByteBudget::Lease body_lease;  // what the body holds of the shared budget

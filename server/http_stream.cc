@@ -12,9 +12,9 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/http_head.h"
 
 namespace pbserve::server {
 namespace {
@@ -39,18 +39,6 @@ absl::Status peer_left() { return absl::CancelledError("the peer left"); }
 
 absl::Status bad_http(const error_code& error) {
   return absl::InvalidArgumentError(absl::StrCat("not valid HTTP: ", error.message()));
-}
-
-HttpRequest to_request(const http::request_header<>& header) {
-  HttpRequest request;
-  request.method = std::string(header.method_string());
-  const absl::string_view target(header.target().data(), header.target().size());
-  request.path = std::string(target.substr(0, target.find('?')));
-  for (const auto& field : header) {
-    request.headers[absl::AsciiStrToLower(std::string(field.name_string()))] =
-        std::string(field.value());
-  }
-  return request;
 }
 
 // Cancels what waits on the socket once the time is over. Unlike the timeouts of Beast's
@@ -152,9 +140,8 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
     co_return peer_left();
   }
   if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
-  HttpRequest request = to_request(impl.parser->get().base());
-  request.has_body = !impl.parser->is_done();
-  if (impl.parser->content_length()) request.content_length = *impl.parser->content_length();
+  absl::StatusOr<HttpRequest> request = read_head(impl.parser->get().base());
+  if (request.ok()) request->has_body = !impl.parser->is_done();
   co_return request;
 }
 

@@ -1,6 +1,6 @@
 // One HTTP/1.1 connection: reads requests under limits and deadlines, writes replies and event
-// streams, notices when the peer leaves. The only file that knows Beast. All calls on the
-// connection's strand; wait_for_disconnect() may run beside writes, nothing else may.
+// streams, notices when the peer leaves. This file and http_head are all that knows Beast. All calls
+// on the connection's strand; wait_for_disconnect() may run beside writes, nothing else may.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>

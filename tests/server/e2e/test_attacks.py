@@ -10,6 +10,10 @@ from raw_http import RawConnection
 from server_process import Server
 
 
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+
 def answer_to(server, data):
     with RawConnection(server) as connection:
         connection.send(data)
@@ -55,7 +59,7 @@ def test_content_types(server):
 
 def test_body_one_byte_over_the_limit(server):
     status, headers, reply = answer_to(
-        server, f"POST /v1/completions HTTP/1.1\r\nContent-Length: {(64 << 20) + 1}\r\n\r\n")
+        server, POST + b"Content-Length: %d\r\n\r\n" % ((64 << 20) + 1))
     assert status == 413 and headers["connection"] == "close"
     assert "67108864" in json.loads(reply)["error"]["message"]
 
@@ -68,7 +72,7 @@ def test_whole_oversize_body_still_gets_its_answer(server):
 
 def test_oversize_chunked_body(server):
     with RawConnection(server) as connection:
-        connection.send("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
         piece = b"%x\r\n" % (1 << 20) + b" " * (1 << 20) + b"\r\n"
         for _ in range(65):
             connection.send(piece)
@@ -84,8 +88,7 @@ def test_body_at_the_limit_is_read(server):
 def test_expect_continue(server):
     body = b'{"prompt": "x", "max_tokens": 1}'
     with RawConnection(server) as connection:
-        connection.send("POST /v1/completions HTTP/1.1\r\nExpect: 100-continue\r\n"
-                        f"Content-Length: {len(body)}\r\n\r\n")
+        connection.send(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
         assert b"100 Continue" in connection.read_until(b"\r\n\r\n")
         connection.send(body)
         assert connection.read_reply()[0] == 200
@@ -95,15 +98,15 @@ BAD_HTTP = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello
     b"GET\r\n\r\n",
     b"GET / HTTP/9.9\r\n\r\n",
-    b"GET /\x00 HTTP/1.1\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: abc\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-    b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    POST + b"Content-Length: abc\r\n\r\n",
+    POST + b"Content-Length: -1\r\n\r\n",
+    POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"0\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
-    b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
-    b"GET / HTTP/1.1\r\nno colon here\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
 ]
 
 
@@ -117,15 +120,15 @@ def test_bad_http(server, data):
 
 
 def test_large_headers(server):
-    status, _, _ = answer_to(server, b"GET /health HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")
+    status, _, _ = answer_to(server, GET_HEALTH + b"X: " + b"a" * 100_000 + b"\r\n\r\n")
     assert status == 431
     many = b"".join(b"X-%d: a\r\n" % i for i in range(10_000))
-    assert answer_to(server, b"GET /health HTTP/1.1\r\n" + many + b"\r\n")[0] == 431
+    assert answer_to(server, GET_HEALTH + many + b"\r\n")[0] == 431
 
 
 @pytest.mark.parametrize("part, start", [
-    ("request header", "GET /health HTTP/1.1\r\nX: "),
-    ("request body", "POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"),
+    ("request header", GET_HEALTH + b"X: "),
+    ("request body", POST + b"Content-Length: 100\r\n\r\n{"),
 ])
 def test_slow_request_is_told_and_cut_off(server, part, start):
     """A byte now and then does not keep it alive."""
@@ -143,11 +146,11 @@ def test_slow_request_is_told_and_cut_off(server, part, start):
 
 def test_content_length_lies(server):
     body = b'{"prompt": "x", "max_tokens": 1}'
-    head = "POST /v1/completions HTTP/1.1\r\nContent-Length: {}\r\n\r\n"
+    head = POST + b"Content-Length: %d\r\n\r\n"
     with RawConnection(server) as connection:  # promises more than it sends, and leaves
-        connection.send(head.format(len(body) + 10).encode() + body)
+        connection.send(head % (len(body) + 10) + body)
     with RawConnection(server) as connection:  # the rest is read as a second request
-        connection.send(head.format(len(body)).encode() + body + b"garbage\r\n\r\n")
+        connection.send(head % len(body) + body + b"garbage\r\n\r\n")
         assert connection.read_reply()[0] == 200
         assert connection.read_reply()[0] == 400
 

@@ -84,8 +84,8 @@ def test_client_that_never_reads_is_cancelled():
             stalled.connect(("127.0.0.1", small.port))
             body = json.dumps({"prompt": "The ls command", "max_tokens": 12000, "ignore_eos": True,
                                "stream": True, "request_id": "y" * 120 + str(i)}).encode()
-            stalled.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
-                            % len(body) + body)
+            stalled.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                            b"Content-Length: %d\r\n\r\n" % len(body) + body)
             connections.append(stalled)
         wait_until(lambda: small.read_log().count("status=429") +
                    small.read_log().count("status=499") >= 2, timeout_s=120)
