@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/http_head.h"
+#include "server/socket_timers.h"
 
 namespace pbserve::server {
 namespace {
@@ -25,7 +26,6 @@ namespace http = beast::http;
 using asio::awaitable;
 using asio::ip::tcp;
 using boost::system::error_code;
-using Clock = std::chrono::steady_clock;
 using std::chrono::seconds;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
@@ -41,35 +41,6 @@ absl::Status bad_http(const error_code& error) {
   return absl::InvalidArgumentError(absl::StrCat("not valid HTTP: ", error.message()));
 }
 
-// Cancels what waits on the socket once the time is over. Unlike the timeouts of Beast's
-// tcp_stream it does not close the socket: an answer may follow.
-class Deadline {
- public:
-  Deadline(tcp::socket* socket, Clock::time_point at)
-      : timer_(socket->get_executor(), at), state_(std::make_shared<State>()) {
-    timer_.async_wait([socket, state = state_](error_code error) {
-      if (error || state->is_over) return;
-      state->has_expired = true;
-      socket->cancel(error);
-    });
-  }
-  Deadline(tcp::socket* socket, seconds limit) : Deadline(socket, Clock::now() + limit) {}
-  ~Deadline() { state_->is_over = true; }
-  Deadline(const Deadline&) = delete;
-  Deadline& operator=(const Deadline&) = delete;
-
-  bool has_expired() const { return state_->has_expired; }
-
- private:
-  struct State {
-    bool is_over = false;  // the socket may be gone
-    bool has_expired = false;
-  };
-
-  asio::steady_timer timer_;
-  std::shared_ptr<State> state_;
-};
-
 // Of the parser, and not of the socket.
 bool is_http_error(const error_code& error) {
   return error.category() == http::make_error_code(http::error::bad_method).category();
@@ -81,18 +52,16 @@ struct HttpStream::Impl {
   Impl(tcp::socket the_socket, const HttpOptions& the_options)
       : socket(std::move(the_socket)), options(the_options) {}
 
-  template <class Message>
-  awaitable<bool> write(Message& message) {
-    const Deadline deadline(&socket, seconds(options.write_timeout_s));
-    const auto [error, bytes] = co_await http::async_write(socket, message, kTuple);
+  template <class Write>
+  awaitable<bool> write(Write start) {
+    const StallTimer stall(&socket, seconds(options.write_timeout_s));
+    const auto [error, bytes] = co_await start();
     co_return !error;
   }
 
   template <class Buffers>
   awaitable<bool> write_raw(Buffers buffers) {
-    const Deadline deadline(&socket, seconds(options.write_timeout_s));
-    const auto [error, bytes] = co_await asio::async_write(socket, buffers, kTuple);
-    co_return !error;
+    return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); });
   }
 
   // At least one byte in the buffer.
@@ -182,7 +151,8 @@ awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   response.keep_alive(keep_alive);
   response.body() = std::move(reply.body);
   response.prepare_payload();
-  co_return co_await impl_->write(response);
+  Impl& impl = *impl_;
+  co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); });
 }
 
 awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
@@ -197,9 +167,9 @@ awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive
   response.keep_alive(keep_alive && impl_->is_chunked);
   response.chunked(impl_->is_chunked);
   http::response_serializer<http::empty_body> serializer(response);
-  const Deadline deadline(&impl_->socket, seconds(impl_->options.write_timeout_s));
-  const auto [error, bytes] = co_await http::async_write_header(impl_->socket, serializer, kTuple);
-  co_return !error;
+  Impl& impl = *impl_;
+  co_return co_await impl.write(
+      [&] { return http::async_write_header(impl.socket, serializer, kTuple); });
 }
 
 awaitable<bool> HttpStream::write_events(absl::string_view events) {
