@@ -117,6 +117,18 @@ absl::Status headers_too_large(int64_t limit_bytes) {
       absl::StrCat("the request header is larger than http.max_header_bytes = ", limit_bytes));
 }
 
+absl::Status chunk_frame_too_large(int64_t limit_bytes) {
+  return http_only(absl::StatusCode::kResourceExhausted, 431,
+                   absl::StrCat("the extensions of a chunk, or the trailers, are larger than "
+                                "http.max_header_bytes = ",
+                                limit_bytes));
+}
+
+absl::Status body_not_taken(absl::string_view method, absl::string_view path) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(method, " ", path.substr(0, 200), " takes no body"));
+}
+
 absl::Status read_timeout(absl::string_view what, int64_t limit_s) {
   return http_only(absl::StatusCode::kDeadlineExceeded, 408,
                    absl::StrCat("the ", what, " did not arrive within ", limit_s, " s"));

@@ -27,6 +27,8 @@ absl::Status method_not_allowed(absl::string_view method, absl::string_view path
 absl::Status unsupported_media_type(absl::string_view content_type);
 absl::Status body_too_large(int64_t limit_bytes);
 absl::Status headers_too_large(int64_t limit_bytes);
+absl::Status chunk_frame_too_large(int64_t limit_bytes);
+absl::Status body_not_taken(absl::string_view method, absl::string_view path);
 absl::Status read_timeout(absl::string_view what, int64_t limit_s);
 
 // The reply with {"error": {"message", "type", "param", "code"}}.

@@ -39,6 +39,10 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
     RETURN_IF_ERROR(app.auth.check(header_or_empty(request, "authorization")));
   }
   RETURN_IF_ERROR(route.status());
+  // Before a byte of it is read: open routes must not be able to take memory.
+  if ((*route)->method != "POST" && request.has_body) {
+    return body_not_taken(request.method, request.path);
+  }
   const std::string type = absl::AsciiStrToLower(header_or_empty(request, "content-type"));
   if ((*route)->method == "POST" && !type.empty() && !absl::StartsWith(type, "application/json")) {
     return unsupported_media_type(type);

@@ -1,5 +1,6 @@
 #include "server/http_stream.h"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -10,8 +11,10 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/http_head.h"
@@ -30,6 +33,8 @@ using std::chrono::seconds;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests, while a response runs
+constexpr size_t kHeadReadBytes = 4 << 10;    // at once: heads are small
+constexpr size_t kBodyReadBytes = 64 << 10;
 // Of the kernel; by itself it would grow to megabytes of output that a client does not read.
 constexpr int kSendBufferBytes = 256 << 10;
 constexpr auto kLingerTime = seconds(5);
@@ -46,11 +51,36 @@ bool is_http_error(const error_code& error) {
   return error.category() == http::make_error_code(http::error::bad_method).category();
 }
 
+// Room for a whole head and for what may be read ahead. What is in the buffer is a head, the frame
+// of a chunk, trailers or pipelined requests, never a body: it has no need to grow further.
+size_t buffer_limit(const HttpOptions& options) {
+  return std::max(static_cast<size_t>(options.max_header_bytes), kReadAheadBytes) + kBodyReadBytes;
+}
+
 }  // namespace
 
 struct HttpStream::Impl {
   Impl(tcp::socket the_socket, const HttpOptions& the_options)
-      : socket(std::move(the_socket)), options(the_options) {}
+      : socket(std::move(the_socket)), options(the_options), buffer(buffer_limit(the_options)) {}
+
+  // Lets the parser take what is there, and reads until it has taken something. Beast's own read
+  // would throw what the parser throws (bad_alloc) into the thread; here it reaches the caller.
+  awaitable<error_code> advance(size_t read_bytes) {
+    while (true) {
+      if (buffer.size() > 0) {
+        error_code error;
+        buffer.consume(parser->put(buffer.data(), error));
+        if (error != http::error::need_more) co_return error;
+        if (buffer.size() >= static_cast<size_t>(options.max_header_bytes)) {
+          co_return http::make_error_code(http::error::buffer_overflow);
+        }
+      }
+      const auto [error, bytes] =
+          co_await socket.async_read_some(buffer.prepare(read_bytes), kTuple);
+      buffer.commit(bytes);
+      if (error) co_return error;
+    }
+  }
 
   template <class Write>
   awaitable<bool> write(Write start) {
@@ -67,8 +97,10 @@ struct HttpStream::Impl {
   // At least one byte in the buffer.
   awaitable<bool> wait_for_first_byte() {
     if (buffer.size() > 0) co_return true;
+    buffer.shrink_to_fit();  // nothing, while nobody knows for how long
     const Deadline deadline(&socket, seconds(options.idle_timeout_s));
-    const auto [error, bytes] = co_await socket.async_read_some(buffer.prepare(4096), kTuple);
+    const auto [error, bytes] =
+        co_await socket.async_read_some(buffer.prepare(kHeadReadBytes), kTuple);
     buffer.commit(bytes);
     co_return !error;
   }
@@ -91,24 +123,23 @@ HttpStream::~HttpStream() = default;
 
 awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   Impl& impl = *impl_;
+  impl.parser.reset();
   if (!co_await impl.wait_for_first_byte()) co_return peer_left();
   impl.parser.emplace();
   impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
   impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));
   const Deadline deadline(&impl.socket, seconds(impl.options.header_timeout_s));
-  const auto [error, bytes] =
-      co_await http::async_read_header(impl.socket, impl.buffer, *impl.parser, kTuple);
-  if (deadline.has_expired()) {
-    co_return read_timeout("request header", impl.options.header_timeout_s);
+  while (!impl.parser->is_header_done()) {
+    const error_code error = co_await impl.advance(kHeadReadBytes);
+    if (deadline.has_expired()) {
+      co_return read_timeout("request header", impl.options.header_timeout_s);
+    }
+    if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+      co_return headers_too_large(impl.options.max_header_bytes);
+    }
+    if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
+    if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
   }
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    co_return headers_too_large(impl.options.max_header_bytes);
-  }
-  if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
-  if (error == http::error::end_of_stream || error == http::error::partial_message) {
-    co_return peer_left();
-  }
-  if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
   absl::StatusOr<HttpRequest> request = read_head(impl.parser->get().base());
   if (request.ok()) request->has_body = !impl.parser->is_done();
   co_return request;
@@ -117,19 +148,21 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
 awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* request) {
   Impl& impl = *impl_;
   request->body_lease = ByteBudget::Lease(budget);
-  if (header_or_empty(*request, "expect") == "100-continue") {
+  if (absl::EqualsIgnoreCase(header_or_empty(*request, "expect"), "100-continue")) {
     static constexpr absl::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
     if (!co_await impl.write_raw(asio::buffer(kContinue))) co_return peer_left();
   }
+  impl.parser->eager(true);
   const Deadline deadline(&impl.socket, seconds(impl.options.body_timeout_s));
   while (!impl.parser->is_done()) {
-    const auto [error, bytes] =
-        co_await http::async_read_some(impl.socket, impl.buffer, *impl.parser, kTuple);
+    const error_code error = co_await impl.advance(kBodyReadBytes);
     if (deadline.has_expired()) {
       co_return read_timeout("request body", impl.options.body_timeout_s);
     }
     if (error == http::error::body_limit) co_return body_too_large(impl.options.max_body_bytes);
-    if (error == http::error::partial_message) co_return peer_left();
+    if (error == http::error::buffer_overflow) {
+      co_return chunk_frame_too_large(impl.options.max_header_bytes);
+    }
     if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
     const size_t held = impl.parser->get().body().size();
     if (!request->body_lease.grow_to(static_cast<int64_t>(held))) {
@@ -143,7 +176,8 @@ awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* r
 }
 
 awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
-  const unsigned version = impl_->parser ? impl_->parser->get().version() : 11;
+  Impl& impl = *impl_;
+  const unsigned version = impl.parser ? impl.parser->get().version() : 11;
   http::response<http::string_body> response(static_cast<http::status>(reply.status), version);
   response.set(http::field::server, kServerName);
   response.set(http::field::content_type, reply.content_type);
@@ -151,23 +185,22 @@ awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   response.keep_alive(keep_alive);
   response.body() = std::move(reply.body);
   response.prepare_payload();
-  Impl& impl = *impl_;
   co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); });
 }
 
 awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
-  const unsigned version = impl_->parser->get().version();
-  impl_->is_chunked = version >= 11;
+  Impl& impl = *impl_;
+  const unsigned version = impl.parser->get().version();
+  impl.is_chunked = version >= 11;
   http::response<http::empty_body> response(http::status::ok, version);
   response.set(http::field::server, kServerName);
   response.set(http::field::content_type, "text/event-stream; charset=utf-8");
   response.set(http::field::cache_control, "no-cache");
   response.set("X-Accel-Buffering", "no");  // proxies must pass each event on at once
   response.set("X-Request-Id", request_id);
-  response.keep_alive(keep_alive && impl_->is_chunked);
-  response.chunked(impl_->is_chunked);
+  response.keep_alive(keep_alive && impl.is_chunked);
+  response.chunked(impl.is_chunked);
   http::response_serializer<http::empty_body> serializer(response);
-  Impl& impl = *impl_;
   co_return co_await impl.write(
       [&] { return http::async_write_header(impl.socket, serializer, kTuple); });
 }
@@ -188,8 +221,8 @@ awaitable<void> HttpStream::wait_for_disconnect() {
   Impl& impl = *impl_;
   error_code error;
   while (!error && impl.buffer.size() < kReadAheadBytes) {
-    const auto [read_error, bytes] =
-        co_await impl.socket.async_read_some(asio::buffer(impl.buffer.prepare(4096)), kTuple);
+    const auto [read_error, bytes] = co_await impl.socket.async_read_some(
+        asio::buffer(impl.buffer.prepare(kHeadReadBytes)), kTuple);
     impl.buffer.commit(bytes);
     error = read_error;
   }

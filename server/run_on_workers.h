@@ -26,8 +26,9 @@ boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* po
     auto executor = asio::get_associated_executor(handler);
     auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
     auto guard = asio::make_work_guard(executor);
-    pool->post(work_bytes, [shared_work, shared_handler, executor, guard] {
+    pool->post(work_bytes, [shared_work, shared_handler, executor, guard]() mutable {
       auto result = std::make_shared<Result>((*shared_work)());
+      shared_work.reset();  // what it holds of a budget is free before anybody hears of the result
       asio::post(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });
     });
   };

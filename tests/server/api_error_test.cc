@@ -29,6 +29,8 @@ TEST(ApiError, StatusBecomesHttp) {
                                                 {unsupported_media_type("text/x"), 415},
                                                 {absl::ResourceExhaustedError("x"), 429},
                                                 {headers_too_large(5), 431},
+                                                {chunk_frame_too_large(5), 431},
+                                                {body_not_taken("GET", "/x"), 400},
                                                 {absl::CancelledError("x"), 499},
                                                 {absl::InternalError("x"), 500},
                                                 {absl::UnimplementedError("x"), 501},

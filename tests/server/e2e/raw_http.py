@@ -35,15 +35,16 @@ class RawConnection:
         data, self.pending = self.pending[:end], self.pending[end:]
         return data
 
-    def read_reply(self):
-        """(status, headers, body); status 0 if the peer closed without a word."""
+    def read_reply(self, has_body=True):
+        """(status, headers, body); status 0 if the peer closed without a word. A reply to HEAD has
+        a length and no body."""
         head = self.read_until(b"\r\n\r\n").decode()
         if not head:
             return 0, {}, b""
         first, *lines = head.strip().split("\r\n")
         headers = {k.strip().lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
         body = b""
-        length = int(headers.get("content-length", 0))
+        length = int(headers.get("content-length", 0)) if has_body else 0
         while len(self.pending) < length:
             piece = self.socket.recv(65536)
             assert piece, "the body was cut off"

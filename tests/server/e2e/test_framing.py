@@ -110,6 +110,20 @@ def test_trailers_cannot_frame(server, trailer):
     assert_refused(server, data + trailer.encode() + b"\r\n\r\n" + HIDDEN, trailer.split(":")[0])
 
 
+@pytest.mark.parametrize("method", ["GET"])
+@pytest.mark.parametrize("framing, body", [(f"Content-Length: {len(HIDDEN)}", HIDDEN),
+                                           ("Transfer-Encoding: chunked", CHUNKED)])
+def test_a_body_on_get_is_refused_before_it_is_read(server, method, framing, body):
+    with RawConnection(server) as connection:
+        connection.send(head("Host: x", framing, target="/health", method=method))
+        status, headers, reply = connection.read_reply(has_body=method != "HEAD")
+        assert (status, headers["connection"]) == (400, "close")
+        assert method == "HEAD" or "takes no body" in json.loads(reply)["error"]["message"]
+        connection.send(body)
+        assert connection.read_until(b"never") == b""
+    assert "/hidden" not in server.read_log()
+
+
 @pytest.mark.parametrize("target, status", [
     ("http://x/health", 200), ("HTTP://example.org:8000/health?a=b", 200),
     ("https://x/v1/models/demo", 200), ("http://x/health/", 404), ("http://x", 404),

@@ -1,0 +1,132 @@
+"""Memory that the wire can take: bounded, none of it without a key, and all of it given back."""
+
+import json
+import select
+
+import pytest
+
+from process_memory import assert_rss_returns, rss_bytes
+from raw_http import RawConnection
+from server_process import Server
+
+KEY = "Authorization: Bearer secret"
+CHUNKED = "Transfer-Encoding: chunked"
+PIECE = b"a" * (1 << 20)
+FLOOD_PIECES = 256
+LARGE = json.dumps({"prompt": "word " * 600_000}).encode()  # 3 MB
+
+
+@pytest.fixture(scope="module")
+def locked():
+    flags = ["--api-key", "secret", "--set", "http.max_buffered_body_bytes=4M"]
+    with Server(*flags) as running:
+        yield running
+
+
+def request(path="/v1/completions", *lines, method="POST"):
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+
+
+def is_answered(connection):
+    return bool(select.select([connection.socket], [], [], 0)[0])
+
+
+def flood(connection, server, start):
+    """Sends without end until there is an answer; the most that the server held meanwhile."""
+    connection.send(start)
+    peak = 0
+    for _ in range(FLOOD_PIECES):
+        if is_answered(connection):
+            break
+        try:
+            connection.send(PIECE)
+        except ConnectionError:
+            break
+        peak = max(peak, rss_bytes(server))
+    return peak
+
+
+@pytest.mark.parametrize("frame", [b"1;", b"1;a=\"", b"0;", b"0\r\nX: ", b"1\r\na\r\n0\r\nX: "],
+                         ids=["extension", "quoted", "last", "trailer", "after-data"])
+@pytest.mark.parametrize("head, expected", [
+    (request("/health", CHUNKED, method="GET"), 400),
+    (request("/v1/completions", CHUNKED), 401),
+    (request("/v1/completions", CHUNKED, KEY), 431),
+], ids=["open", "no-key", "key"])
+def test_chunk_frames_cannot_grow_memory(locked, head, expected, frame):
+    baseline = rss_bytes(locked)
+    with RawConnection(locked) as connection:
+        peak = flood(connection, locked, head + frame)
+        status, _, body = connection.read_reply()
+        assert status == expected, body
+        assert status != 431 or b"http.max_header_bytes = 65536" in body
+    assert peak < baseline + (16 << 20)
+    assert_rss_returns(locked, baseline)
+
+
+def test_many_trailers_cannot_grow_memory(locked):
+    baseline = rss_bytes(locked)
+    lines = b"".join(b"X-%d: a\r\n" % i for i in range(200_000))
+    with RawConnection(locked) as connection:
+        try:
+            connection.send(request("/v1/completions", CHUNKED, KEY) + b"0\r\n" + lines)
+        except ConnectionError:
+            pass
+        assert connection.read_reply()[0] == 431
+    assert_rss_returns(locked, baseline)
+
+
+def withhold_the_last_byte(server, head, length):
+    """A body that is all sent but its end; the server may close before."""
+    connection = RawConnection(server)
+    try:
+        connection.send(head + b" " * (length - 1))
+    except ConnectionError:
+        pass
+    return connection
+
+
+@pytest.mark.parametrize("method, path, lines, expected", [
+    ("GET", "/health", [], 400), ("GET", "/ready", [KEY], 400), ("GET", "/healthz", [], 400),
+    ("POST", "/health", [KEY], 405), ("POST", "/v1/completions", [], 401),
+    ("POST", "/tokenize", ["Authorization: Bearer wrong"], 401), ("POST", "/nope", [KEY], 404),
+    ("GET", "/v1/models", [KEY], 400),
+])
+def test_only_served_bodies_take_the_budget(locked, method, path, lines, expected):
+    """Two of these bodies would leave nothing of the budget of 4 MB."""
+    length = 2 << 20
+    head = request(path, f"Content-Length: {length}", *lines, method=method)
+    baseline = rss_bytes(locked)
+    held = [withhold_the_last_byte(locked, head, length) for _ in range(17)]
+    with RawConnection(locked) as honest:
+        for _ in range(2):
+            honest.send_request("POST", "/tokenize", LARGE, [KEY])
+            status, _, reply = honest.read_reply()
+            assert status == 400 and b"the context limit" in reply  # read whole, and understood
+    for connection in held:
+        assert connection.read_reply(has_body=False)[0] in (expected, 0)
+        connection.close()
+    assert_rss_returns(locked, baseline)
+
+
+def test_open_routes_take_no_budget_where_there_is_no_key():
+    with Server("--set", "http.max_buffered_body_bytes=4M") as unlocked:
+        head = request("/health", f"Content-Length: {2 << 20}", method="GET")
+        held = [withhold_the_last_byte(unlocked, head, 2 << 20) for _ in range(17)]
+        with RawConnection(unlocked) as honest:
+            honest.send_request("POST", "/tokenize", LARGE)
+            status, _, reply = honest.read_reply()
+            assert status == 400 and b"the context limit" in reply
+        for connection in held:
+            connection.close()
+
+
+def test_the_budget_is_one_for_all_bodies(locked):
+    head = request("/tokenize", f"Content-Length: {3 << 20}", KEY)
+    with (withhold_the_last_byte(locked, head, 3 << 20) as first,
+          withhold_the_last_byte(locked, head, 3 << 20) as second):
+        refused = select.select([first.socket, second.socket], [], [], 10)[0]
+        assert len(refused) == 1
+        status, headers, body = (first if first.socket in refused else second).read_reply()
+        assert status == 429 and b"http.max_buffered_body_bytes = 4194304" in body
+        assert "retry-after" in headers
