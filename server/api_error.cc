@@ -87,6 +87,12 @@ absl::Status invalid_api_key() {
 
 absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }
 
+absl::Status client_left() {
+  return absl::CancelledError(
+      "the client closed its sending side, which cancels the request: keep it open until the "
+      "answer has been read");
+}
+
 absl::Status unknown_route(absl::string_view method, absl::string_view path) {
   return absl::NotFoundError(
       absl::StrCat("no route for ", method, " ", path.substr(0, 200), "; see /openapi.json"));
@@ -149,7 +155,7 @@ int http_status(const absl::Status& status) {
     case absl::StatusCode::kResourceExhausted:
       return 429;
     case absl::StatusCode::kCancelled:
-      return 499;  // the name nginx gave to a client that left
+      return kClientClosedRequest;
     case absl::StatusCode::kUnimplemented:
       return 501;
     case absl::StatusCode::kUnavailable:

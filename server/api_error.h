@@ -12,6 +12,9 @@
 
 namespace pbserve::server {
 
+// The status that nginx gave a client that left. Only a client that still reads will see it.
+inline constexpr int kClientClosedRequest = 499;
+
 // A request field is wrong; `param` is its name as the client wrote it, "messages[2].role".
 absl::Status invalid_field(absl::string_view param, absl::string_view message);
 // The same for an error of the engine, which begins its messages with the field's name.
@@ -19,6 +22,8 @@ absl::Status with_field_of_message(absl::Status status);
 absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
 absl::Status not_ready();
+// The client ended its sending side before it had the answer.
+absl::Status client_left();
 
 // What only HTTP can get wrong.
 absl::Status unknown_route(absl::string_view method, absl::string_view path);

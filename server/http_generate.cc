@@ -186,14 +186,33 @@ awaitable<bool> run(GenerationExchange* exchange) {
   co_return co_await answer_whole(*exchange, &*started, &bell);
 }
 
+// Ends an answer, begun or not, with an error; the connection closes afterwards.
+awaitable<void> end_with(const GenerationExchange& exchange, const absl::Status& error) {
+  HttpStream& stream = *exchange.stream;
+  if (stream.answer() == HttpStream::Answer::kNone) {
+    HttpReply reply = to_http_reply(error);
+    reply.headers.emplace_back("X-Request-Id", exchange.request_id);
+    co_await stream.write_reply(std::move(reply), false);
+  } else if (stream.answer() == HttpStream::Answer::kEvents) {
+    std::string sse;
+    append_sse_data(to_error_body(error), &sse);
+    if (co_await stream.write_events(sse)) co_await stream.end_events();
+  }
+}
+
 }  // namespace
 
+// A client that ends its sending side counts as gone, as it does for nginx (499) and uvicorn: one
+// that closes and one that only half-closes look the same until something is written, a whole
+// answer is written at its end alone, and nobody wants to generate for who has left. A client that
+// still reads is told.
 awaitable<bool> serve_generation(GenerationExchange exchange) {
   using asio::experimental::awaitable_operators::operator||;
   // The branch that returns first ends the other; an ended run() drops its Generation, which
   // cancels the request in the engine.
   const auto outcome = co_await (run(&exchange) || exchange.stream->wait_for_disconnect());
-  co_return outcome.index() == 0 && std::get<0>(outcome);
+  if (outcome.index() == 1 && std::get<1>(outcome)) co_await end_with(exchange, client_left());
+  co_return outcome.index() == 0 && std::get<0>(outcome) && exchange.stream->keep_alive();
 }
 
 }  // namespace pbserve::server

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -82,16 +81,19 @@ struct HttpStream::Impl {
     }
   }
 
+  // `written` is what the answer has become if the write succeeds.
   template <class Write>
-  awaitable<bool> write(Write start) {
+  awaitable<bool> write(Write start, Answer written) {
     const StallTimer stall(&socket, seconds(options.write_timeout_s));
+    answer = Answer::kOver;
     const auto [error, bytes] = co_await start();
+    if (!error) answer = written;
     co_return !error;
   }
 
   template <class Buffers>
-  awaitable<bool> write_raw(Buffers buffers) {
-    return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); });
+  awaitable<bool> write_raw(Buffers buffers, Answer written) {
+    return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); }, written);
   }
 
   // At least one byte in the buffer.
@@ -109,7 +111,9 @@ struct HttpStream::Impl {
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
-  bool is_chunked = false;  // the event stream's framing; HTTP/1.0 ends it by closing
+  Answer answer = Answer::kNone;
+  bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
+  bool has_discarded = false;  // what the peer pipelined is not whole any more
 };
 
 HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
@@ -124,6 +128,7 @@ HttpStream::~HttpStream() = default;
 awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   Impl& impl = *impl_;
   impl.parser.reset();
+  impl.answer = Answer::kNone;
   if (!co_await impl.wait_for_first_byte()) co_return peer_left();
   impl.parser.emplace();
   impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
@@ -150,7 +155,7 @@ awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* r
   request->body_lease = ByteBudget::Lease(budget);
   if (absl::EqualsIgnoreCase(header_or_empty(*request, "expect"), "100-continue")) {
     static constexpr absl::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (!co_await impl.write_raw(asio::buffer(kContinue))) co_return peer_left();
+    if (!co_await impl.write_raw(asio::buffer(kContinue), Answer::kNone)) co_return peer_left();
   }
   impl.parser->eager(true);
   const Deadline deadline(&impl.socket, seconds(impl.options.body_timeout_s));
@@ -179,13 +184,15 @@ awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   Impl& impl = *impl_;
   const unsigned version = impl.parser ? impl.parser->get().version() : 11;
   http::response<http::string_body> response(static_cast<http::status>(reply.status), version);
+  if (reply.status == kClientClosedRequest) response.reason("Client Closed Request");
   response.set(http::field::server, kServerName);
   response.set(http::field::content_type, reply.content_type);
   for (const auto& [name, value] : reply.headers) response.set(name, value);
-  response.keep_alive(keep_alive);
+  response.keep_alive(keep_alive && !impl.has_discarded);
   response.body() = std::move(reply.body);
   response.prepare_payload();
-  co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); });
+  co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); },
+                                Answer::kOver);
 }
 
 awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
@@ -198,43 +205,44 @@ awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive
   response.set(http::field::cache_control, "no-cache");
   response.set("X-Accel-Buffering", "no");  // proxies must pass each event on at once
   response.set("X-Request-Id", request_id);
-  response.keep_alive(keep_alive && impl.is_chunked);
+  response.keep_alive(keep_alive && impl.is_chunked && !impl.has_discarded);
   response.chunked(impl.is_chunked);
   http::response_serializer<http::empty_body> serializer(response);
   co_return co_await impl.write(
-      [&] { return http::async_write_header(impl.socket, serializer, kTuple); });
+      [&] { return http::async_write_header(impl.socket, serializer, kTuple); }, Answer::kEvents);
 }
 
 awaitable<bool> HttpStream::write_events(absl::string_view events) {
   if (events.empty()) co_return true;  // an empty chunk would end the stream
   const asio::const_buffer buffer(events.data(), events.size());
-  if (!impl_->is_chunked) co_return co_await impl_->write_raw(buffer);
-  co_return co_await impl_->write_raw(http::make_chunk(buffer));
+  if (!impl_->is_chunked) co_return co_await impl_->write_raw(buffer, Answer::kEvents);
+  co_return co_await impl_->write_raw(http::make_chunk(buffer), Answer::kEvents);
 }
 
 awaitable<bool> HttpStream::end_events() {
   if (!impl_->is_chunked) co_return true;
-  co_return co_await impl_->write_raw(http::make_chunk_last());
+  co_return co_await impl_->write_raw(http::make_chunk_last(), Answer::kOver);
 }
 
-awaitable<void> HttpStream::wait_for_disconnect() {
+HttpStream::Answer HttpStream::answer() const { return impl_->answer; }
+
+awaitable<bool> HttpStream::wait_for_disconnect() {
   Impl& impl = *impl_;
+  if (impl.buffer.size() == 0) impl.buffer.shrink_to_fit();
   error_code error;
-  while (!error && impl.buffer.size() < kReadAheadBytes) {
-    const auto [read_error, bytes] = co_await impl.socket.async_read_some(
-        asio::buffer(impl.buffer.prepare(kHeadReadBytes)), kTuple);
+  while (!error) {
+    if (impl.buffer.size() >= kReadAheadBytes) {
+      // Reading goes on, or a peer that leaves behind unread bytes would never be noticed. A client
+      // that pipelines must expect the close after this answer (RFC 9112, section 9.3.2).
+      impl.buffer.clear();
+      impl.has_discarded = true;
+    }
+    const auto [read_error, bytes] =
+        co_await impl.socket.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
     impl.buffer.commit(bytes);
     error = read_error;
   }
-  if (error == asio::error::operation_aborted) co_return;
-  if (error) {
-    impl.socket.close(error);
-    co_return;
-  }
-  // A peer that pipelines this much is noticed by the next write instead.
-  asio::steady_timer never(co_await asio::this_coro::executor,
-                           std::chrono::steady_clock::time_point::max());
-  co_await never.async_wait(kTuple);
+  co_return error == asio::error::eof;
 }
 
 awaitable<void> HttpStream::close_politely() {
@@ -252,7 +260,7 @@ awaitable<void> HttpStream::close_politely() {
 }
 
 bool HttpStream::keep_alive() const {
-  if (!impl_->parser) return false;
+  if (!impl_->parser || impl_->has_discarded) return false;
   const auto& header = impl_->parser->get();
   // A reply to HEAD must not have the body that ours has; HTTP/1.0 cannot frame an event stream.
   return header.keep_alive() && header.version() >= 11 && header.method() != http::verb::head;

@@ -1,10 +1,11 @@
 // One HTTP/1.1 connection: reads requests under limits and deadlines, writes replies and event
-// streams, notices when the peer leaves. This file and http_head are all that knows Beast. All calls
-// on the connection's strand; wait_for_disconnect() may run beside writes, nothing else may.
+// streams, notices when the peer leaves. This file and http_head are all that knows Beast. All
+// calls on the connection's strand; wait_for_disconnect() may run beside writes, nothing else may.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -37,15 +38,24 @@ class HttpStream {
   boost::asio::awaitable<bool> write_events(absl::string_view events);
   boost::asio::awaitable<bool> end_events();
 
-  // Returns when the peer has closed its side, and closes ours. Keeps what it reads meanwhile for
-  // the next request.
-  boost::asio::awaitable<void> wait_for_disconnect();
+  // How far the answer to the last request has come.
+  enum class Answer : uint8_t {
+    kNone,    // not begun
+    kEvents,  // an event stream that can go on or be ended
+    kOver,    // complete, or cut off in the middle: nothing more may be written
+  };
+  Answer answer() const;
+
+  // Returns when the peer has ended its sending side (true; it may still read) or the connection is
+  // broken (false). Keeps what it reads meanwhile for the next request, up to a bound; of a peer
+  // that sends more this answer is the last one.
+  boost::asio::awaitable<bool> wait_for_disconnect();
 
   // Ends our side and reads on for a moment: a peer that is still sending would otherwise get a
   // reset in place of the reply.
   boost::asio::awaitable<void> close_politely();
 
-  // Whether the last request allows another one.
+  // Whether another request may follow the last one.
   bool keep_alive() const;
 
  private:

@@ -31,6 +31,8 @@ TEST(ApiError, StatusBecomesHttp) {
                                                 {headers_too_large(5), 431},
                                                 {chunk_frame_too_large(5), 431},
                                                 {body_not_taken("GET", "/x"), 400},
+                                                {client_left(), 499},
+
                                                 {absl::CancelledError("x"), 499},
                                                 {absl::InternalError("x"), 500},
                                                 {absl::UnimplementedError("x"), 501},
