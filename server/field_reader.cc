@@ -12,12 +12,15 @@
 namespace pbserve::server {
 namespace {
 
-constexpr size_t kShownBytes = 60;
+constexpr size_t kShownNameBytes = 200;
 
+// Numbers as they are; of texts, and of what may hold them, the kind: errors are logged, and
+// prompts must not be.
 std::string shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (text.size() > kShownBytes) text = text.substr(0, kShownBytes) + "...";
-  return text;
+  if (value.is_string()) return "a string";
+  if (value.is_object()) return "an object";
+  if (value.is_array()) return "an array";
+  return value.dump();
 }
 
 absl::Status wrong(absl::string_view expected, const Json& value) {
@@ -155,8 +158,8 @@ void FieldReader::fail(absl::string_view name, absl::string_view message) {
 absl::Status FieldReader::check_no_unknown() const {
   for (const auto& [name, value] : object_.items()) {
     if (std::find(known_.begin(), known_.end(), name) == known_.end()) {
-      return invalid_field(prefix_ + name,
-                           absl::StrCat(prefix_, name, " is unknown (the server runs strict)"));
+      const std::string path = prefix_ + name.substr(0, kShownNameBytes);
+      return invalid_field(path, absl::StrCat(path, " is unknown (the server runs strict)"));
     }
   }
   return absl::OkStatus();

@@ -22,6 +22,7 @@ namespace {
 using boost::asio::awaitable;
 
 constexpr char kRequestId[] = "X-Request-Id";
+constexpr size_t kLoggedPathBytes = 200;
 
 // The client's own name for the request, or one of ours.
 absl::StatusOr<std::string> request_id_of(const HttpRequest& request) {
@@ -52,7 +53,7 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
 
 awaitable<bool> reply_error(HttpStream* stream, const HttpRequest& request, std::string request_id,
                             absl::Status error, bool keep_alive) {
-  log_refused(request.path, request_id, error);
+  log_refused(request.path.substr(0, kLoggedPathBytes), request_id, error);
   HttpReply reply = to_http_reply(error);
   reply.headers.emplace_back(kRequestId, std::move(request_id));
   const bool is_written = co_await stream->write_reply(std::move(reply), keep_alive);

@@ -28,12 +28,17 @@ absl::Status too_many(absl::string_view what, int64_t limit, size_t at) {
       absl::StrCat("the JSON body has more than ", limit, " ", what, " (at byte ", at, ")"));
 }
 
-// The parser's complaint without its own prefix, and without megabytes of what it read last.
-std::string complaint(absl::string_view what) {
+absl::Status invalid_json(absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat("the body is not valid JSON: ", problem));
+}
+
+// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing
+// value - invalid literal; last read: '<the text itself>'; expected ...": position and kind only.
+absl::string_view without_quotation(absl::string_view what) {
   if (const size_t prefix = what.find("] "); prefix != absl::string_view::npos) {
     what.remove_prefix(prefix + 2);
   }
-  return absl::StrCat("the body is not valid JSON: ", what.substr(0, 200));
+  return what.substr(0, what.find("; last read: "));
 }
 
 }  // namespace
@@ -81,8 +86,10 @@ absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits
   RETURN_IF_ERROR(check_json_limits(text, limits));
   try {
     return Json::parse(text);
-  } catch (const std::exception& error) {  // parse errors, number overflow, bad_alloc
-    return absl::InvalidArgumentError(complaint(error.what()));
+  } catch (const Json::parse_error& error) {
+    return invalid_json(without_quotation(error.what()));
+  } catch (const std::exception&) {  // number overflow, bad_alloc
+    return invalid_json("a number is beyond the range of double");
   }
 }
 

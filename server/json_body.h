@@ -22,7 +22,8 @@ struct JsonLimits {
 // kInvalidArgument names the limit and where it was passed.
 absl::Status check_json_limits(absl::string_view text, const JsonLimits& limits);
 
-// The parsed value. Invalid UTF-8, lone surrogates, NaN and numbers beyond double are errors.
+// The parsed value. Invalid UTF-8, lone surrogates, NaN and numbers beyond double are errors, which
+// quote nothing of the text: it is a prompt, and errors are logged.
 absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits);
 
 // The same, and the value must be an object: every request body is one.

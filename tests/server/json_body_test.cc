@@ -14,6 +14,7 @@ namespace pbserve::server {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string message(const absl::Status& status) { return std::string(status.message()); }
 
@@ -62,6 +63,19 @@ TEST(JsonBody, ErrorsStayShort) {
   EXPECT_LT(message(parse_json(std::string(1 << 20, 'x'), {}).status()).size(), 300);
 }
 
+// Errors are logged, and the text is somebody's prompt.
+TEST(JsonBody, ErrorsQuoteNothing) {
+  for (const char* text :
+       {R"({"a": "wombat")", "wombat", R"(["wombat\x"])", "\"wombat", R"({"wombat" 1})",
+        "[\"wombat; last read: 'wombat\n\"]", R"({"a": ;wombat})", "[1] wombat",
+        R"(["\ud800wombat"])", R"({"wombat": 1,})"}) {
+    const std::string problem = message(parse_json(text, {}).status());
+    EXPECT_THAT(problem, HasSubstr("at line ")) << text;
+    EXPECT_THAT(problem, Not(HasSubstr("wombat"))) << text;
+  }
+  EXPECT_THAT(message(parse_json("[31415926e999]", {}).status()), Not(HasSubstr("31415926")));
+}
+
 TEST(JsonBody, TakesWhatClientsSend) {
   EXPECT_EQ(*parse_json("\xef\xbb\xbf{\"a\":1}", {}), Json({{"a", 1}}));
   EXPECT_EQ(*parse_json(R"("a\u0000b")", {}), Json(std::string("a\0b", 3)));
@@ -81,7 +95,7 @@ TEST(FieldReader, KeepsTheFirstErrorWithItsPath) {
   reader.read("a", &number);
   reader.read("b", &number);
   EXPECT_EQ(error_param(reader.status()), "outer.a");
-  EXPECT_THAT(message(reader.status()), HasSubstr("outer.a must be an integer, not \"x\""));
+  EXPECT_THAT(message(reader.status()), HasSubstr("outer.a must be an integer, not a string"));
 }
 
 template <class T>
@@ -104,6 +118,20 @@ TEST(FieldReader, IntegersAreExact) {
   EXPECT_TRUE(reads_as<int64_t>("9223372036854775807"));
   EXPECT_FALSE(reads_as<int64_t>("9223372036854775808"));
   EXPECT_FALSE(reads_as<int64_t>("null"));
+}
+
+TEST(FieldReader, ErrorsShowNumbersAndOfTheRestTheKind) {
+  const auto error = [](const char* json) {
+    const Json body = {{"ids", Json::parse(json)}};
+    FieldReader reader(body);
+    std::vector<int32_t> ids;
+    reader.read("ids", &ids);
+    return message(reader.status());
+  };
+  EXPECT_THAT(error("[1, 2.5]"), HasSubstr("element 1 must be an integer, not 2.5"));
+  EXPECT_THAT(error(R"([1, "wombat"])"), HasSubstr("not a string"));
+  EXPECT_THAT(error(R"([["wombat"]])"), HasSubstr("not an array"));
+  EXPECT_THAT(error(R"({"wombat": 1})"), HasSubstr("not an object"));
 }
 
 TEST(FieldReader, FloatsAreFinite) {
@@ -138,6 +166,8 @@ TEST(FieldReader, NamesUnknownFields) {
   EXPECT_EQ(error_param(reader.check_no_unknown()), "other");
   reader.accept("other");
   EXPECT_TRUE(reader.check_no_unknown().ok());
+  const Json long_name = {{std::string(1 << 20, 'a'), 1}};
+  EXPECT_LT(message(FieldReader(long_name).check_no_unknown()).size(), 300);
 }
 
 }  // namespace

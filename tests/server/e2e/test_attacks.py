@@ -202,3 +202,30 @@ def test_connection_limit():
 def test_log_lines_cannot_be_forged(server):
     post_bytes(server, json.dumps({"prompt": "x", "model": "m\n2026 I forged"}).encode())
     assert "\n2026 I forged" not in server.read_log()
+
+
+def assert_not_quoted(server, body, secret):
+    status, headers, reply = post_bytes(server, body)
+    assert status == 400 and json.loads(reply)["error"]["message"]
+    assert secret not in reply.decode()
+    deadline = time.monotonic() + 10
+    while headers["x-request-id"] not in server.read_log():  # the refusal has its line
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert secret not in server.read_log()
+
+
+@pytest.mark.parametrize("body", [
+    '{"prompt": "SECRET"', '{"prompt": SECRET}', '{"prompt": "SECRET\\x"}', '"SECRET',
+    '{"prompt": "SECRET\n"}', '{"SECRET": 1, }', '{"prompt": "\\ud800SECRET"}',
+    '{"prompt": [1, "SECRET"]}', '{"prompt": {"SECRET": 1}}', '{"prompt": ["SECRET", 1]}',
+    '{"prompt": "x", "stop": {"a": "SECRET"}}', '{"prompt": "x", "max_tokens": "SECRET"}',
+    '{"prompt": "x", "temperature": ["SECRET"]}', '{"prompt": "x", "stop": [1, "SECRET"]}',
+])
+def test_errors_do_not_quote_the_prompt(server, body):
+    """Neither to the log, which is not the client's, nor back."""
+    assert_not_quoted(server, body.replace("SECRET", "wombat-7261").encode(), "wombat-7261")
+
+
+def test_a_number_beyond_double_is_not_quoted(server):
+    assert_not_quoted(server, b'{"prompt": 31415926e999}', "31415926")
