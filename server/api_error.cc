@@ -87,6 +87,11 @@ absl::Status invalid_api_key() {
 
 absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }
 
+absl::Status out_of_memory() {
+  return http_only(absl::StatusCode::kResourceExhausted, 503,
+                   "the server has no memory for this request: send less, or try again later");
+}
+
 absl::Status client_left() {
   return absl::CancelledError(
       "the client closed its sending side, which cancels the request: keep it open until the "

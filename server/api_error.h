@@ -22,6 +22,8 @@ absl::Status with_field_of_message(absl::Status status);
 absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
 absl::Status not_ready();
+// std::bad_alloc, where it ends one request.
+absl::Status out_of_memory();
 // The client ended its sending side before it had the answer.
 absl::Status client_left();
 

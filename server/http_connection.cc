@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -113,10 +114,18 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
 awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
                                absl::StatusOr<HttpRequest> request) {
   const OpenCount::Scope open_exchange(&context->exchanges);
-  if (request.ok()) co_return co_await serve_request(stream, context, *std::move(request));
+  absl::Status error = request.status();
+  if (request.ok()) {
+    try {
+      co_return co_await serve_request(stream, context, *std::move(request));
+    } catch (const std::bad_alloc&) {
+      error = out_of_memory();  // one request's: what it held has gone with it
+    }
+  }
+  if (stream->answer() != HttpStream::Answer::kNone) co_return false;
   // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
   const HttpRequest unread;
-  co_return co_await reply_error(stream, unread, make_request_id(), request.status(), false);
+  co_return co_await reply_error(stream, unread, make_request_id(), error, false);
 }
 
 }  // namespace

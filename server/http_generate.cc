@@ -8,6 +8,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <memory>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -76,13 +77,14 @@ OpenAiFormatter make_formatter(const App& app, const OpenAiCall& call) {
 absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request, std::string request_id,
                               std::function<void()> on_ready) {
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
+  const JsonRelease release(&body);
   request = {};
   const OpenAiParseOptions options{.model_name = app->engine->info().model_name,
                                    .strict = app->config.http.strict_params,
                                    .request_id = std::move(request_id)};
   ASSIGN_OR_RETURN(OpenAiCall call, api == OpenAiApi::kChat ? parse_chat(body, options)
                                                             : parse_completion(body, options));
-  body = nullptr;
+  release_json(&body);
   OpenAiFormatter formatter = make_formatter(*app, call);
   const std::string id = call.request.id;
   ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation,
@@ -186,6 +188,16 @@ awaitable<bool> run(GenerationExchange* exchange) {
   co_return co_await answer_whole(*exchange, &*started, &bell);
 }
 
+// operator|| takes an exception for a branch that goes on: run() may not throw.
+awaitable<bool> run_caught(GenerationExchange* exchange, absl::Status* error) {
+  try {
+    co_return co_await run(exchange);
+  } catch (const std::bad_alloc&) {
+    *error = out_of_memory();
+  }
+  co_return false;
+}
+
 // Ends an answer, begun or not, with an error; the connection closes afterwards.
 awaitable<void> end_with(const GenerationExchange& exchange, const absl::Status& error) {
   HttpStream& stream = *exchange.stream;
@@ -208,10 +220,13 @@ awaitable<void> end_with(const GenerationExchange& exchange, const absl::Status&
 // still reads is told.
 awaitable<bool> serve_generation(GenerationExchange exchange) {
   using asio::experimental::awaitable_operators::operator||;
+  absl::Status error;
   // The branch that returns first ends the other; an ended run() drops its Generation, which
   // cancels the request in the engine.
-  const auto outcome = co_await (run(&exchange) || exchange.stream->wait_for_disconnect());
-  if (outcome.index() == 1 && std::get<1>(outcome)) co_await end_with(exchange, client_left());
+  const auto outcome =
+      co_await (run_caught(&exchange, &error) || exchange.stream->wait_for_disconnect());
+  if (outcome.index() == 1 && std::get<1>(outcome)) error = client_left();
+  if (!error.ok()) co_await end_with(exchange, error);
   co_return outcome.index() == 0 && std::get<0>(outcome) && exchange.stream->keep_alive();
 }
 

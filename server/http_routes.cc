@@ -91,7 +91,8 @@ Reply embeddings(App&, const HttpRequest&) {
 }
 
 Reply tokenize(App& app, const HttpRequest& request) {
-  ASSIGN_OR_RETURN(const Json body, parse_json_object(request.body, app.config.http.json));
+  ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app.config.http.json));
+  const JsonRelease release(&body);
   ASSIGN_OR_RETURN(const TokenizeCall call, parse_tokenize(body, parse_options(app)));
   const auto ids = app.engine->tokenize(call.prompt, call.add_special_tokens);
   if (!ids.ok()) return with_field_of_message(ids.status());
@@ -107,7 +108,8 @@ Reply tokenize(App& app, const HttpRequest& request) {
 }
 
 Reply detokenize(App& app, const HttpRequest& request) {
-  ASSIGN_OR_RETURN(const Json body, parse_json_object(request.body, app.config.http.json));
+  ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app.config.http.json));
+  const JsonRelease release(&body);
   ASSIGN_OR_RETURN(const auto ids, parse_detokenize(body, parse_options(app)));
   ASSIGN_OR_RETURN(const std::string text, app.engine->detokenize(ids));
   return json_reply({{"prompt", text}});

@@ -26,7 +26,7 @@ class HttpStream {
   // The next request without its body. kCancelled: the peer left, or was idle for too long; every
   // other error can be answered.
   boost::asio::awaitable<absl::StatusOr<HttpRequest>> read_header();
-  // Fills body and body_lease.
+  // Fills body and body_lease. Throws std::bad_alloc where the body does not fit into memory.
   boost::asio::awaitable<absl::Status> read_body(ByteBudget* budget, HttpRequest* request);
 
   // False: the peer is gone or does not read. After a reply with `keep_alive` false nothing more

@@ -1,12 +1,14 @@
 #include "server/json_body.h"
 
 #include <algorithm>
-#include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/api_error.h"
+#include "server/json_builder.h"
 
 namespace pbserve::server {
 namespace {
@@ -30,15 +32,6 @@ absl::Status too_many(absl::string_view what, int64_t limit, size_t at) {
 
 absl::Status invalid_json(absl::string_view problem) {
   return absl::InvalidArgumentError(absl::StrCat("the body is not valid JSON: ", problem));
-}
-
-// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing
-// value - invalid literal; last read: '<the text itself>'; expected ...": position and kind only.
-absl::string_view without_quotation(absl::string_view what) {
-  if (const size_t prefix = what.find("] "); prefix != absl::string_view::npos) {
-    what.remove_prefix(prefix + 2);
-  }
-  return what.substr(0, what.find("; last read: "));
 }
 
 }  // namespace
@@ -84,22 +77,38 @@ absl::Status check_json_limits(absl::string_view text, const JsonLimits& limits)
 
 absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits) {
   RETURN_IF_ERROR(check_json_limits(text, limits));
+  Json value;
+  JsonBuilder builder(&value);
+  absl::Status error;
   try {
-    return Json::parse(text);
-  } catch (const Json::parse_error& error) {
-    return invalid_json(without_quotation(error.what()));
-  } catch (const std::exception&) {  // number overflow, bad_alloc
-    return invalid_json("a number is beyond the range of double");
+    if (Json::sax_parse(text.begin(), text.end(), &builder)) return value;
+    error = invalid_json(builder.problem());
+  } catch (const std::bad_alloc&) {
+    error = out_of_memory();
   }
+  release_json(&value);
+  return error;
 }
 
 absl::StatusOr<Json> parse_json_object(absl::string_view text, const JsonLimits& limits) {
   absl::StatusOr<Json> value = parse_json(text, limits);
-  if (value.ok() && !value->is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the body must be a JSON object, not ", value->type_name()));
+  if (!value.ok() || value->is_object()) return value;
+  const std::string kind = value->type_name();
+  release_json(&*value);
+  return absl::InvalidArgumentError(absl::StrCat("the body must be a JSON object, not ", kind));
+}
+
+void release_json(Json* value) {
+  if (value->is_array()) {
+    auto& items = value->get_ref<Json::array_t&>();
+    for (Json& item : items) release_json(&item);
+    items.clear();
+  } else if (value->is_object()) {
+    auto& members = value->get_ref<Json::object_t&>();
+    for (auto& [name, member] : members) release_json(&member);
+    members.clear();
   }
-  return value;
+  *value = nullptr;
 }
 
 std::string dump_json(const Json& value) {

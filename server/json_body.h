@@ -29,6 +29,23 @@ absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits
 // The same, and the value must be an object: every request body is one.
 absl::StatusOr<Json> parse_json_object(absl::string_view text, const JsonLimits& limits);
 
+// Frees what the value holds, and makes it null. Unlike the library's destructor, which copies
+// every array first and ends the process where it cannot, it needs no memory. Recurses into the
+// depth of the value, which JsonLimits bounds.
+void release_json(Json* value);
+
+// The same at the end of a scope, for values whose size a client chooses.
+class JsonRelease {
+ public:
+  explicit JsonRelease(Json* value) : value_(value) {}
+  ~JsonRelease() { release_json(value_); }
+  JsonRelease(const JsonRelease&) = delete;
+  JsonRelease& operator=(const JsonRelease&) = delete;
+
+ private:
+  Json* value_;
+};
+
 // UTF-8 text of a value; never throws (bytes that are not UTF-8 become U+FFFD).
 std::string dump_json(const Json& value);
 

@@ -1,4 +1,5 @@
-// co_await a function that runs on the worker pool; the coroutine resumes on its own executor.
+// co_await a function that runs on the worker pool; the coroutine resumes on its own executor. The
+// function returns absl::StatusOr; what it throws becomes a Status and ends no thread.
 #pragma once
 
 #include <boost/asio/associated_executor.hpp>
@@ -7,13 +8,27 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <exception>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <utility>
 
+#include "server/api_error.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
+
+template <class Work>
+std::invoke_result_t<Work> run_caught(Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::exception&) {  // its text may quote the request
+    return absl::InternalError("an unexpected exception ended the request");
+  }
+}
 
 template <class Work>
 boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* pool,
@@ -27,7 +42,7 @@ boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* po
     auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
     auto guard = asio::make_work_guard(executor);
     pool->post(work_bytes, [shared_work, shared_handler, executor, guard]() mutable {
-      auto result = std::make_shared<Result>((*shared_work)());
+      auto result = std::make_shared<Result>(run_caught(*shared_work));
       shared_work.reset();  // what it holds of a budget is free before anybody hears of the result
       asio::post(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });
     });

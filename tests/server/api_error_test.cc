@@ -32,7 +32,7 @@ TEST(ApiError, StatusBecomesHttp) {
                                                 {chunk_frame_too_large(5), 431},
                                                 {body_not_taken("GET", "/x"), 400},
                                                 {client_left(), 499},
-
+                                                {out_of_memory(), 503},
                                                 {absl::CancelledError("x"), 499},
                                                 {absl::InternalError("x"), 500},
                                                 {absl::UnimplementedError("x"), 501},
@@ -64,6 +64,7 @@ TEST(ApiError, HeadersSayWhatToDo) {
   EXPECT_THAT(to_http_reply(absl::ResourceExhaustedError("x")).headers,
               Contains(Pair("Retry-After", "1")));
   EXPECT_THAT(to_http_reply(not_ready()).headers, Contains(Pair("Retry-After", "5")));
+  EXPECT_THAT(to_http_reply(out_of_memory()).headers, Contains(Pair("Retry-After", "5")));
   EXPECT_THAT(to_http_reply(method_not_allowed("GET", "/x", "POST")).headers,
               Contains(Pair("Allow", "POST")));
   EXPECT_THAT(to_http_reply(absl::InvalidArgumentError("x")).headers, IsEmpty());

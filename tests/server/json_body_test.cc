@@ -83,6 +83,22 @@ TEST(JsonBody, TakesWhatClientsSend) {
   EXPECT_EQ(dump_json(*parse_json(R"({"z":1,"a":2})", {})), R"({"z":1,"a":2})");
 }
 
+TEST(JsonBody, ReadsWhatTheLibraryReads) {
+  for (const char* text : {"null", "true", "-1", "18446744073709551615", "1.5", R"("a")", "[]",
+                           "{}", "[[],{},[1,[2]]]", R"({"a":[{"b":null},2],"c":{"d":"e"},"f":[]})",
+                           R"({"z":1,"a":{"z":2},"z":[3]})", R"({"a":[1,2],"a":{"b":1},"b":0})"}) {
+    const auto parsed = parse_json(text, {});
+    ASSERT_TRUE(parsed.ok()) << text;
+    EXPECT_EQ(dump_json(*parsed), Json::parse(text).dump());
+  }
+}
+
+TEST(JsonBody, ReleaseLeavesNull) {
+  Json value = *parse_json(R"({"a":[1,{"b":[2,"c"]}],"d":{}})", {});
+  { const JsonRelease release(&value); }
+  EXPECT_TRUE(value.is_null());
+}
+
 TEST(JsonBody, BodiesAreObjects) {
   EXPECT_TRUE(parse_json_object("{}", {}).ok());
   EXPECT_THAT(message(parse_json_object("[1]", {}).status()), HasSubstr("not array"));

@@ -1,6 +1,10 @@
-"""What a server holds in memory."""
+"""What a server holds in memory, and how to give it less."""
 
+import contextlib
+import resource
 import time
+
+import pytest
 
 
 def _status(server, name):
@@ -18,3 +22,18 @@ def assert_rss_returns(server, baseline, slack_bytes=16 << 20, timeout_s=20):
     while rss_bytes(server) > baseline + slack_bytes:
         assert time.monotonic() < deadline, f"{rss_bytes(server)} bytes, {baseline} before"
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def spare_memory(server, num_bytes):
+    """At most so much address space more than now. Sanitizers abort where malloc fails."""
+    with open(f"/proc/{server.process.pid}/maps", encoding="ascii") as maps:
+        if any("libasan" in line or "libtsan" in line for line in maps):
+            pytest.skip("the server runs under a sanitizer, which aborts without memory")
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS,
+                     (_status(server, "VmSize") + num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, limits)

@@ -5,7 +5,7 @@ import select
 
 import pytest
 
-from process_memory import assert_rss_returns, rss_bytes
+from process_memory import assert_rss_returns, rss_bytes, spare_memory
 from raw_http import RawConnection
 from server_process import Server
 
@@ -130,3 +130,58 @@ def test_the_budget_is_one_for_all_bodies(locked):
         status, headers, body = (first if first.socket in refused else second).read_reply()
         assert status == 429 and b"http.max_buffered_body_bytes = 4194304" in body
         assert "retry-after" in headers
+
+
+@pytest.fixture(scope="module")
+def small():
+    with Server("--set", "http.max_body_bytes=512M") as running:
+        running.complete("x", max_tokens=1)  # what starts at first use is there
+        yield running
+
+
+def assert_out_of_memory(reply):
+    status, headers, body = reply
+    assert status == 503, body
+    assert "no memory for this request" in json.loads(body)["error"]["message"]
+    assert "retry-after" in headers
+
+
+def test_a_declared_body_without_memory_is_503(small):
+    with spare_memory(small, 24 << 20), RawConnection(small) as connection:
+        connection.send(request("/tokenize", f"Content-Length: {400 << 20}") + b"{")
+        assert_out_of_memory(connection.read_reply())
+        small.complete("x", max_tokens=1)
+
+
+def test_a_chunked_body_without_memory_is_503(small):
+    with spare_memory(small, 24 << 20), RawConnection(small) as connection:
+        connection.send(request("/tokenize", CHUNKED))
+        for _ in range(300):
+            if is_answered(connection):
+                break
+            connection.send(b"%x\r\n" % len(PIECE) + PIECE + b"\r\n")
+        assert_out_of_memory(connection.read_reply())
+        small.complete("x", max_tokens=1)
+
+
+def test_json_without_memory_is_503(small):
+    body = b'{"tokens": [' + b"1," * 3_000_000 + b"1]}"
+    with spare_memory(small, 40 << 20), RawConnection(small) as connection:
+        connection.send_request("POST", "/detokenize", body)
+        assert_out_of_memory(connection.read_reply())
+        small.complete("x", max_tokens=1)
+
+
+def test_a_request_without_memory_ends_alone(small):
+    """Whatever it was doing: the same request with ever more memory, until there is enough."""
+    body = b'{"tokens": [' + b"400," * 3_900_000 + b"1]}"
+    statuses = []
+    for spare in range(4, 800, 24):
+        with spare_memory(small, spare << 20), RawConnection(small) as connection:
+            connection.send_request("POST", "/detokenize", body)
+            statuses.append(connection.read_reply()[0])
+        assert statuses[-1] in (200, 503)
+        small.complete("x", max_tokens=1)
+        if statuses[-3:] == [200] * 3:
+            break
+    assert statuses[0] == 503 and statuses[-1] == 200, statuses
