@@ -115,6 +115,8 @@ Reply detokenize(App& app, const HttpRequest& request) {
   return json_reply({{"prompt", text}});
 }
 
+constexpr absl::string_view kGetAllows = "GET, HEAD";
+
 constexpr bool kOpen = true;
 constexpr bool kKeyed = false;
 
@@ -149,11 +151,13 @@ bool matches(absl::string_view pattern, absl::string_view path) {
 std::span<const Route> routes() { return kRoutes; }
 
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path) {
+  // A GET whose body is not sent: http_stream leaves it out.
+  const absl::string_view answered_as = method == "HEAD" ? "GET" : method;
   absl::string_view allowed;
   for (const Route& route : kRoutes) {
     if (!matches(route.path, path)) continue;
-    if (route.method == method) return &route;
-    allowed = route.method;
+    if (route.method == answered_as) return &route;
+    allowed = route.method == "GET" ? kGetAllows : route.method;
   }
   if (allowed.empty()) return unknown_route(method, path);
   return method_not_allowed(method, path, allowed);

@@ -25,7 +25,7 @@ struct Route {
 
 std::span<const Route> routes();
 
-// kNotFound or "method not allowed" where nothing matches.
+// HEAD finds the routes of GET. kNotFound or "method not allowed" where nothing matches.
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path);
 
 }  // namespace pbserve::server

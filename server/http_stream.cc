@@ -191,8 +191,14 @@ awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   response.keep_alive(keep_alive && !impl.has_discarded);
   response.body() = std::move(reply.body);
   response.prepare_payload();
-  co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); },
-                                Answer::kOver);
+  if (!impl.parser || impl.parser->get().method() != http::verb::head) {
+    co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); },
+                                  Answer::kOver);
+  }
+  // The length of the body that GET would get, and no body.
+  http::response_serializer<http::string_body> serializer(response);
+  co_return co_await impl.write(
+      [&] { return http::async_write_header(impl.socket, serializer, kTuple); }, Answer::kOver);
 }
 
 awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
@@ -262,8 +268,8 @@ awaitable<void> HttpStream::close_politely() {
 bool HttpStream::keep_alive() const {
   if (!impl_->parser || impl_->has_discarded) return false;
   const auto& header = impl_->parser->get();
-  // A reply to HEAD must not have the body that ours has; HTTP/1.0 cannot frame an event stream.
-  return header.keep_alive() && header.version() >= 11 && header.method() != http::verb::head;
+  // HTTP/1.0 cannot frame an event stream.
+  return header.keep_alive() && header.version() >= 11;
 }
 
 }  // namespace pbserve::server

@@ -31,6 +31,12 @@ TEST(HttpRoutes, AreFoundByMethodAndPath) {
   }
 }
 
+TEST(HttpRoutes, HeadFindsWhatGetDoes) {
+  EXPECT_EQ(*find_route("HEAD", "/health"), *find_route("GET", "/health"));
+  EXPECT_EQ(http_status(find_route("HEAD", "/v1/completions").status()), 405);
+  EXPECT_EQ(http_status(find_route("HEAD", "/nope").status()), 404);
+}
+
 // A body is read for POST alone: without a key nobody can make the server hold one.
 TEST(HttpRoutes, OpenRoutesTakeNoBody) {
   for (const Route& route : routes()) {

@@ -110,7 +110,7 @@ def test_trailers_cannot_frame(server, trailer):
     assert_refused(server, data + trailer.encode() + b"\r\n\r\n" + HIDDEN, trailer.split(":")[0])
 
 
-@pytest.mark.parametrize("method", ["GET"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("framing, body", [(f"Content-Length: {len(HIDDEN)}", HIDDEN),
                                            ("Transfer-Encoding: chunked", CHUNKED)])
 def test_a_body_on_get_is_refused_before_it_is_read(server, method, framing, body):

@@ -5,6 +5,7 @@ import json
 import pytest
 import requests
 
+from raw_http import RawConnection
 from server_process import DEVICE, ROOT, Server
 
 
@@ -45,6 +46,25 @@ def test_unknown_routes_and_methods(server):
     text = requests.post(server.url + "/tokenize", data="{}", timeout=30,
                          headers={"Content-Type": "text/plain"})
     assert text.status_code == 415
+
+
+def test_head_answers_like_get_without_the_body(server):
+    with RawConnection(server) as connection:
+        for path in ("/health", "/ready", "/version", "/v1/models", "/v1/models/demo", "/nope",
+                     "/openapi.json"):
+            connection.send_request("GET", path)
+            status, headers, body = connection.read_reply()
+            connection.send_request("HEAD", path)
+            head_status, head_headers, _ = connection.read_reply(has_body=False)
+            assert head_status == status
+            assert path == "/nope" or int(head_headers["content-length"]) == len(body)
+            assert head_headers["content-type"] == headers["content-type"]
+        connection.send_request("HEAD", "/v1/completions")
+        status, headers, _ = connection.read_reply(has_body=False)
+        assert (status, headers["allow"]) == (405, "POST")
+        connection.send_request("PUT", "/health")
+        status, headers, _ = connection.read_reply()
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
 def test_metrics_have_the_known_names(server):

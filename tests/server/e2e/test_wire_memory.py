@@ -87,7 +87,7 @@ def withhold_the_last_byte(server, head, length):
 
 
 @pytest.mark.parametrize("method, path, lines, expected", [
-    ("GET", "/health", [], 400), ("GET", "/ready", [KEY], 400), ("GET", "/healthz", [], 400),
+    ("GET", "/health", [], 400), ("GET", "/ready", [KEY], 400), ("HEAD", "/healthz", [], 400),
     ("POST", "/health", [KEY], 405), ("POST", "/v1/completions", [], 401),
     ("POST", "/tokenize", ["Authorization: Bearer wrong"], 401), ("POST", "/nope", [KEY], 404),
     ("GET", "/v1/models", [KEY], 400),
