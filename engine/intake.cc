@@ -173,9 +173,11 @@ absl::Status Intake::check_encoded(const std::vector<int32_t>& ids, const char* 
 absl::Status Intake::check_stop(const StopRules& stop) const {
   const RequestLimits& limits = config_.limits;
   RETURN_IF_ERROR(require_at_most("stop", "strings", stop.strings.size(), limits.max_stop_strings));
-  for (const std::string& text : stop.strings) {
-    if (text.empty()) return absl::InvalidArgumentError("stop has an empty string");
-    RETURN_IF_ERROR(require_at_most("a stop string", "bytes", text.size(), limits.max_stop_bytes));
+  for (size_t i = 0; i < stop.strings.size(); ++i) {
+    const size_t bytes = stop.strings[i].size();
+    const std::string name = absl::StrCat("stop[", i, "]");
+    if (bytes == 0) return absl::InvalidArgumentError(name + " is empty");
+    RETURN_IF_ERROR(require_at_most(name.c_str(), "bytes", bytes, limits.max_stop_bytes));
   }
   RETURN_IF_ERROR(
       require_at_most("stop_token_ids", "ids", stop.token_ids.size(), limits.max_stop_token_ids));

@@ -76,6 +76,7 @@ TEST(ApiError, FieldOfAnEngineMessage) {
   };
   EXPECT_EQ(field("temperature is 3, must be in [0, 2]"), "temperature");
   EXPECT_EQ(field("prompt[3] is -1, must be a token id"), "prompt");
+  EXPECT_EQ(field("stop[0] has 300 bytes, at most 256 are allowed"), "stop");
   EXPECT_EQ(field("sparse_attention.threshold is 2"), "sparse_attention.threshold");
   EXPECT_EQ(field("something else is wrong"), "");
   EXPECT_EQ(error_param(with_field_of_message(absl::InternalError("prompt is"))), "");

@@ -270,3 +270,4 @@ def test_stop_limits(server):
     for stop in ([""], ["x"] * 1000, ["x" * 10000], "", [1]):
         reply = server.post("/v1/completions", {"prompt": "x", "max_tokens": 1, "stop": stop})
         assert reply.status_code == 400, stop
+        assert reply.json()["error"]["param"] == "stop", reply.text
