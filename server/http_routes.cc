@@ -3,8 +3,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/openai_format.h"
 #include "server/openapi.h"
@@ -107,10 +109,22 @@ Reply tokenize(App& app, const HttpRequest& request) {
                      {"token_strs", std::move(token_strs)}});
 }
 
+// The engine knows the ids of prompts only.
+absl::Status check_tokens(const std::vector<int32_t>& ids, int64_t vocab_size) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    return invalid_field("tokens",
+                         absl::StrCat("tokens[", i, "] is ", ids[i], ", must be a token id in [0, ",
+                                      vocab_size - 1, "]"));
+  }
+  return absl::OkStatus();
+}
+
 Reply detokenize(App& app, const HttpRequest& request) {
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app.config.http.json));
   const JsonRelease release(&body);
   ASSIGN_OR_RETURN(const auto ids, parse_detokenize(body, parse_options(app)));
+  RETURN_IF_ERROR(check_tokens(ids, app.engine->info().vocab_size));
   ASSIGN_OR_RETURN(const std::string text, app.engine->detokenize(ids));
   return json_reply({{"prompt", text}});
 }

@@ -88,7 +88,10 @@ def test_tokenize_and_detokenize(server):
     turn = server.post("/tokenize", {"messages": [{"role": "user", "content": "Hi"}]}).json()
     rendered = server.post("/detokenize", {"tokens": turn["tokens"]}).json()["prompt"]
     assert rendered == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert server.post("/detokenize", {"tokens": [4096]}).status_code == 400
+    wrong = server.post("/detokenize", {"tokens": [1, 4096]})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["message"].startswith("tokens[1] is 4096, must be a token id in")
+    assert wrong.json()["error"]["param"] == "tokens"
 
 
 def test_ids_and_text_give_the_same(server):
