@@ -201,7 +201,8 @@ absl::Status Intake::fill_lengths(const Request& request, SequenceSpec& spec) co
                                                    " with one token of output"));
   }
   const int64_t room = limit - prompt;
-  const int64_t max_tokens = request.stop.max_tokens.value_or(room);
+  const int64_t by_default = std::min(request.stop.default_max_tokens.value_or(room), room);
+  const int64_t max_tokens = request.stop.max_tokens.value_or(by_default);
   if (max_tokens < 1 || max_tokens > room) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_tokens is ", max_tokens, ", must be in [1, ", room, "]: the prompt has ",

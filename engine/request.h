@@ -45,8 +45,9 @@ struct SamplingParams {
 };
 
 struct StopRules {
-  std::optional<int64_t> max_tokens;  // unset: up to the context limit
-  int64_t min_tokens = 0;             // no end of text and no stop string before this many
+  std::optional<int64_t> max_tokens;          // unset: the default, or up to the context limit
+  std::optional<int64_t> default_max_tokens;  // of the API; unlike max_tokens cut to what fits
+  int64_t min_tokens = 0;                     // no end of text and no stop string before this many
   std::vector<std::string> strings;
   std::vector<int32_t> token_ids;
   bool ignore_eos = false;

@@ -55,7 +55,9 @@ void read_max_tokens(FieldReader* reader, OpenAiCall* call) {
     return reader->fail("max_tokens", "contradicts max_completion_tokens: send one of them");
   }
   if (old_name) max_tokens = old_name;
-  if (!max_tokens && call->api == OpenAiApi::kCompletion) max_tokens = kCompletionMaxTokens;
+  if (call->api == OpenAiApi::kCompletion) {
+    call->request.stop.default_max_tokens = kCompletionMaxTokens;
+  }
 }
 
 void read_stop(FieldReader* reader, OpenAiCall* call) {

@@ -39,7 +39,8 @@ TEST(ParseCompletion, Defaults) {
   const OpenAiCall call = *completion(R"({"prompt": "Hi"})");
   EXPECT_EQ(std::get<std::string>(call.request.prompt), "Hi");
   EXPECT_EQ(call.request.id, "r1");
-  EXPECT_EQ(call.request.stop.max_tokens, 16);
+  EXPECT_EQ(call.request.stop.max_tokens, std::nullopt);
+  EXPECT_EQ(call.request.stop.default_max_tokens, 16);
   EXPECT_EQ(call.request.sampling.temperature, std::nullopt);
   EXPECT_TRUE(call.request.add_special_tokens);
   EXPECT_TRUE(call.sse_keep_alive);
@@ -162,6 +163,7 @@ TEST(ParseCompletion, RequestIdsAreClean) {
 
 TEST(ParseChat, MaxTokensHasTwoNames) {
   EXPECT_EQ(chat("{}")->request.stop.max_tokens, std::nullopt);
+  EXPECT_EQ(chat("{}")->request.stop.default_max_tokens, std::nullopt);
   EXPECT_EQ(chat(R"({"max_tokens": 3})")->request.stop.max_tokens, 3);
   EXPECT_EQ(chat(R"({"max_completion_tokens": 4})")->request.stop.max_tokens, 4);
   EXPECT_TRUE(chat(R"({"max_tokens": 3, "max_completion_tokens": 3})").ok());

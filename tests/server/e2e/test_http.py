@@ -249,6 +249,15 @@ def test_the_limit_is_exact():
             assert reply.status_code == 400
             assert reply.json()["error"]["param"] == field
             assert "1024" in reply.json()["error"]["message"]
+        # The default of 16 is the server's: it is cut to what fits.
+        for prompt in ([5] * 1023, [5] * 1010):
+            reply = small.post("/v1/completions", {"prompt": prompt, "ignore_eos": True})
+            assert reply.status_code == 200, reply.text
+            assert reply.json()["usage"]["completion_tokens"] == 1024 - len(prompt)
+            explicit = small.post("/v1/completions", {"prompt": prompt, "max_tokens": 16})
+            assert explicit.json()["error"]["param"] == "max_tokens"
+        assert small.complete([5] * 1000, max_tokens=None, ignore_eos=True)["usage"][
+            "completion_tokens"] == 16
         fill = small.post("/v1/chat/completions", {"ignore_eos": True, "messages": [
             {"role": "user", "content": "Hi"}]}).json()
         assert fill["usage"]["total_tokens"] == 1024
