@@ -128,7 +128,9 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("grpc.enabled", &grpc.enabled);
   table->add("grpc.port", &grpc.port, {0, 65535});
   table->add("grpc.max_message_bytes", &grpc.max_message_bytes, {1024, (1U << 31) - 1});
+  table->add("grpc.max_connections", &grpc.max_connections, {1, 1 << 20});
   table->add("grpc.max_calls", &grpc.max_calls, {1, 1 << 20});
+  table->add("grpc.idle_timeout_s", &grpc.idle_timeout_s, {1, kMaxSeconds});
   table->add("grpc.reflection", &grpc.reflection);
 }
 

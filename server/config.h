@@ -34,7 +34,9 @@ struct GrpcOptions {
   bool enabled = true;
   int32_t port = 50051;  // 0 = any free one
   int32_t max_message_bytes = 256 << 20;
+  int32_t max_connections = 4096;
   int32_t max_calls = 4096;
+  int32_t idle_timeout_s = 300;  // of a connection without calls
   bool reflection = true;
 };
 

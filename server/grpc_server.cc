@@ -7,10 +7,9 @@
 #include <grpcpp/server_builder.h>
 
 #include <chrono>
-#include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "server/grpc_acceptor.h"
 #include "server/grpc_service.h"
 
 namespace pbserve::server {
@@ -20,66 +19,72 @@ namespace {
 // such pings by closing the connection ("too_many_pings").
 constexpr int kMinPingIntervalMs = 10000;
 
+// From accept to the client's HTTP/2 preface and settings.
+constexpr int kHandshakeTimeoutMs = 10000;
+
 // For the last bytes of calls that are over. Health watches never end by themselves.
 constexpr auto kFlushTime = std::chrono::milliseconds(200);
 
 void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_message_bytes);
   builder->SetMaxSendMessageSize(options.max_message_bytes);
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port in use is an error
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_calls);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               kMinPingIntervalMs);
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.idle_timeout_s * 1000);
 }
 
 }  // namespace
 
 struct GrpcServer::Impl {
-  explicit Impl(App* app) : methods(app) {}
-
-  GrpcService methods;
+  std::unique_ptr<GrpcAcceptor> acceptor;
+  std::unique_ptr<GrpcService> methods;
   std::unique_ptr<grpc::Server> server;
-  int port = 0;
 };
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::start(App* app) {
-  const ServerConfig& config = app->config;
-  grpc::EnableDefaultHealthCheckService(true);
-  if (config.grpc.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto impl = std::make_unique<Impl>(app);
-  grpc::ServerBuilder builder;
-  set_options(config.grpc, &builder);
-  const std::string host = config.server.host;
-  const bool is_ipv6 = host.find(':') != std::string::npos;
-  const std::string address = is_ipv6 ? absl::StrCat("[", host, "]:", config.grpc.port)
-                                      : absl::StrCat(host, ":", config.grpc.port);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl->port);
-  builder.RegisterService(&impl->methods);
-  impl->server = builder.BuildAndStart();
-  if (impl->server == nullptr || impl->port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("gRPC cannot listen on ", address, ": the port is in use or not allowed"));
-  }
-  impl->server->GetHealthCheckService()->SetServingStatus(v1::Inference::service_full_name(),
-                                                          /*serving=*/true);
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::bind(const ServerConfig& config) {
+  auto impl = std::make_unique<Impl>();
+  ASSIGN_OR_RETURN(impl->acceptor, GrpcAcceptor::bind(config.server.host, config.grpc.port));
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
+}
+
+absl::Status GrpcServer::serve(App* app) {
+  const GrpcOptions& options = app->config.grpc;
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  impl_->methods = std::make_unique<GrpcService>(app);
+  grpc::ServerBuilder builder;
+  set_options(options, &builder);
+  builder.RegisterService(impl_->methods.get());
+  using Builder = grpc::ServerBuilder::experimental_type;
+  auto taker = builder.experimental().AddExternalConnectionAcceptor(
+      Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+  impl_->server = builder.BuildAndStart();
+  if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
+  impl_->server->GetHealthCheckService()->SetServingStatus(v1::Inference::service_full_name(),
+                                                           /*serving=*/true);
+  return impl_->acceptor->start(std::move(taker), options.max_connections);
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GrpcServer::~GrpcServer() { stop(0); }
 
-int GrpcServer::port() const { return impl_->port; }
+uint16_t GrpcServer::port() const { return impl_->acceptor->port(); }
 
 void GrpcServer::set_not_serving() {
   impl_->server->GetHealthCheckService()->SetServingStatus(/*serving=*/false);
 }
 
 void GrpcServer::stop(double timeout_s) {
-  impl_->methods.wait_for_calls(timeout_s);
+  impl_->acceptor->stop();  // gRPC would leave a connection open that comes after its end
+  if (impl_->server == nullptr) return;
+  impl_->methods->wait_for_calls(timeout_s);
   impl_->server->Shutdown(std::chrono::system_clock::now() + kFlushTime);
   impl_->server->Wait();
+  impl_->server.reset();
 }
 
 }  // namespace pbserve::server

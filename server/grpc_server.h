@@ -1,28 +1,34 @@
-// The gRPC front: pbserve.v1.Inference through the callback API, the standard health service with
-// Watch, and reflection.
+// The gRPC front: binds early, so that a port in use is an error before a model is loaded, and
+// serves once there is an engine.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "kernels/core/status.h"
 #include "server/app.h"
+#include "server/config.h"
 
 namespace pbserve::server {
 
 class GrpcServer {
  public:
-  // Listens and serves. `app` outlives the server.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> start(App* app);
+  // Takes the address, without listening.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> bind(const ServerConfig& config);
   ~GrpcServer();  // stop(0) if that has not been called
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;
 
-  int port() const;
+  uint16_t port() const;
+
+  // Starts the threads. `app` outlives the server.
+  absl::Status serve(App* app);
 
   // Health answers NOT_SERVING from here on; calls are still taken.
   void set_not_serving();
 
-  // Lets open calls of ours end for up to `timeout_s`, then cancels everything that is open.
+  // Takes no more connections, lets open calls of ours end for up to `timeout_s`, then cancels
+  // everything that is open.
   void stop(double timeout_s);
 
  private:

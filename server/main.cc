@@ -116,15 +116,19 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
 
 absl::Status serve(const ServerConfig& config) {
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
+  std::unique_ptr<GrpcServer> grpc;
+  if (config.grpc.enabled) {
+    ASSIGN_OR_RETURN(grpc, GrpcServer::bind(config));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    engine::Engine::create(config.engine));
   App app(engine.get(), config);
-  std::unique_ptr<GrpcServer> grpc;
-  if (config.grpc.enabled) {
-    ASSIGN_OR_RETURN(grpc, GrpcServer::start(&app));
-  }
+  if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
   print_limits(app);
-  RETURN_IF_ERROR(http->serve(&app));
+  if (const absl::Status status = http->serve(&app); !status.ok()) {
+    if (grpc) grpc->stop(0);  // while there is an engine
+    return status;
+  }
   spdlog::info("HTTP on {}:{}", config.server.host, http->port());
   if (grpc) spdlog::info("gRPC on {}:{}", config.server.host, grpc->port());
   print_example(app, http->port());
