@@ -128,8 +128,11 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("grpc.enabled", &grpc.enabled);
   table->add("grpc.port", &grpc.port, {0, 65535});
   table->add("grpc.max_message_bytes", &grpc.max_message_bytes, {1024, (1U << 31) - 1});
+  table->add_size("grpc.max_buffered_message_bytes", &grpc.max_buffered_message_bytes,
+                  {1024, kMaxBytes});
   table->add("grpc.max_connections", &grpc.max_connections, {1, 1 << 20});
   table->add("grpc.max_calls", &grpc.max_calls, {1, 1 << 20});
+  table->add("grpc.receive_timeout_s", &grpc.receive_timeout_s, {1, kMaxSeconds});
   table->add("grpc.idle_timeout_s", &grpc.idle_timeout_s, {1, kMaxSeconds});
   table->add("grpc.reflection", &grpc.reflection);
 }
@@ -194,6 +197,14 @@ absl::Status read_api_keys(ServerOptions* server) {
   return absl::OkStatus();
 }
 
+// A message that could never be received whole.
+absl::Status check_message_limits(const GrpcOptions& grpc) {
+  if (grpc.max_message_bytes <= grpc.max_buffered_message_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("grpc.max_buffered_message_bytes = ", grpc.max_buffered_message_bytes,
+                   ": must be at least grpc.max_message_bytes = ", grpc.max_message_bytes));
+}
+
 }  // namespace
 
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
@@ -206,6 +217,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
     RETURN_IF_ERROR(apply_all(file, overrides, &config));
   }
   RETURN_IF_ERROR(read_api_keys(&config.server));
+  RETURN_IF_ERROR(check_message_limits(config.grpc));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;
 }

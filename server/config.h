@@ -34,9 +34,11 @@ struct GrpcOptions {
   bool enabled = true;
   int32_t port = 50051;  // 0 = any free one
   int32_t max_message_bytes = 256 << 20;
+  int64_t max_buffered_message_bytes = 1 << 30;  // messages held at once, all calls together
   int32_t max_connections = 4096;
   int32_t max_calls = 4096;
-  int32_t idle_timeout_s = 300;  // of a connection without calls
+  int32_t receive_timeout_s = 120;  // from a call's start to the end of its message
+  int32_t idle_timeout_s = 300;     // of a connection without calls
   bool reflection = true;
 };
 

@@ -1,24 +1,53 @@
 #include "server/grpc_service.h"
 
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/api_error.h"
+#include "server/generation.h"
 #include "server/grpc_convert.h"
 #include "server/grpc_generate.h"
+#include "server/grpc_message.h"
+#include "server/grpc_reflection.h"
 #include "server/grpc_status.h"
+#include "server/request_id.h"
 
 namespace pbserve::server {
 namespace {
 
-// Ends a refused Generate call at once.
-class RefusedReactor : public grpc::ServerWriteReactor<v1::GenerateEvent> {
+// Of a message to a method that needs no key: a few bytes that come with the call's metadata.
+constexpr std::chrono::seconds kOpenReceiveTimeout(1);
+
+// Ends a call at once.
+class RefusedCall : public grpc::ServerGenericBidiReactor {
  public:
-  explicit RefusedReactor(const grpc::Status& status) { Finish(status); }
+  explicit RefusedCall(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
+};
+
+// One message in, one out.
+class UnaryCall : public GrpcCall {
+ public:
+  using Work = std::function<absl::StatusOr<grpc::ByteBuffer>(grpc::ByteBuffer*)>;
+
+  UnaryCall(Work work, GrpcContext* context, grpc::GenericCallbackServerContext* call,
+            GrpcCallOptions options)
+      : GrpcCall(context, call, std::move(options)), work_(std::move(work)) {}
+
+ private:
+  void serve(grpc::ByteBuffer* message) override {
+    absl::StatusOr<grpc::ByteBuffer> response = work_(message);
+    if (!response.ok()) return refuse(response.status());
+    reply(*std::move(response));
+  }
+
+  const Work work_;
 };
 
 absl::Status tokenize(const App& app, const v1::TokenizeRequest& request,
@@ -37,93 +66,149 @@ absl::Status tokenize(const App& app, const v1::TokenizeRequest& request,
   return absl::OkStatus();
 }
 
-}  // namespace
+absl::Status detokenize(const App& app, const v1::DetokenizeRequest& request,
+                        v1::DetokenizeResponse* response) {
+  const std::span<const int32_t> ids(request.ids().data(), static_cast<size_t>(request.ids_size()));
+  ASSIGN_OR_RETURN(*response->mutable_text(), app.engine->detokenize(ids));
+  return absl::OkStatus();
+}
 
-absl::Status GrpcService::admit(const grpc::CallbackServerContext& context) const {
-  const auto& metadata = context.client_metadata();
+absl::Status list_models(const App& app, const v1::ListModelsRequest&,
+                         v1::ListModelsResponse* response) {
+  v1::Model* model = response->add_models();
+  model->set_id(app.engine->info().model_name);
+  model->set_max_model_len(app.engine->info().max_model_len);
+  return absl::OkStatus();
+}
+
+absl::Status get_server_info(const App& app, const v1::GetServerInfoRequest&,
+                             v1::GetServerInfoResponse* response) {
+  fill(app.engine->info(), response);
+  return absl::OkStatus();
+}
+
+absl::Status get_load(const App& app, const v1::GetLoadRequest&, v1::GetLoadResponse* response) {
+  const engine::EngineLoad load = app.engine->load();
+  response->set_num_running(load.num_running);
+  response->set_num_waiting(load.num_waiting);
+  response->set_num_pages_used(load.num_pages_used);
+  response->set_num_pages_cached(load.num_pages_cached);
+  response->set_num_pages(app.engine->info().num_pages);
+  return absl::OkStatus();
+}
+
+struct Method {
+  using Make = std::function<std::shared_ptr<GrpcCall>(
+      GrpcContext*, GrpcHealth*, grpc::GenericCallbackServerContext*, GrpcCallOptions)>;
+
+  absl::string_view path;
+  bool is_probe;  // health or reflection
+  bool is_open;   // needs no API key
+  Make make;
+};
+
+// A method that turns one message into another.
+template <class Request, class Response>
+Method::Make unary(absl::Status (*work)(const App&, const Request&, Response*)) {
+  return [work](GrpcContext* context, GrpcHealth*, grpc::GenericCallbackServerContext* call,
+                GrpcCallOptions options) -> std::shared_ptr<GrpcCall> {
+    const auto run = [work, context](grpc::ByteBuffer* bytes) -> absl::StatusOr<grpc::ByteBuffer> {
+      Request request;
+      RETURN_IF_ERROR(parse_message(bytes, &request));
+      Response response;
+      RETURN_IF_ERROR(work(*context->app, request, &response));
+      return to_bytes(response);
+    };
+    return std::make_shared<UnaryCall>(run, context, call, std::move(options));
+  };
+}
+
+template <class Call>
+std::shared_ptr<GrpcCall> make_call(GrpcContext* context, GrpcHealth* health,
+                                    grpc::GenericCallbackServerContext* call,
+                                    GrpcCallOptions options) {
+  if constexpr (std::is_same_v<Call, HealthWatch>) {
+    return std::make_shared<Call>(health, context, call, std::move(options));
+  } else {
+    return std::make_shared<Call>(context, call, std::move(options));
+  }
+}
+
+std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
+                                     grpc::GenericCallbackServerContext* call,
+                                     GrpcCallOptions options) {
+  const auto run = [health](grpc::ByteBuffer* bytes) { return check_health(*health, bytes); };
+  return std::make_shared<UnaryCall>(run, context, call, std::move(options));
+}
+
+const Method* find_method(absl::string_view path) {
+  static const Method methods[] = {
+      {"/pbserve.v1.Inference/Generate", false, false, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Tokenize", false, false, unary(tokenize)},
+      {"/pbserve.v1.Inference/Detokenize", false, false, unary(detokenize)},
+      {"/pbserve.v1.Inference/ListModels", false, false, unary(list_models)},
+      {"/pbserve.v1.Inference/GetServerInfo", false, false, unary(get_server_info)},
+      {"/pbserve.v1.Inference/GetLoad", false, false, unary(get_load)},
+      {"/grpc.health.v1.Health/Check", true, true, make_check},
+      {"/grpc.health.v1.Health/Watch", true, true, make_call<HealthWatch>},
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", true, false,
+       make_call<ReflectionCall>},
+  };
+  for (const Method& method : methods) {
+    if (method.path == path) return &method;
+  }
+  return nullptr;
+}
+
+absl::Status check_key(const App& app, const grpc::CallbackServerContext& call) {
+  const auto& metadata = call.client_metadata();
   const auto found = metadata.find("authorization");
-  const absl::string_view authorization =
-      found == metadata.end() ? absl::string_view()
-                              : absl::string_view(found->second.data(), found->second.size());
-  RETURN_IF_ERROR(app_->auth.check(authorization));
-  if (const int32_t limit = app_->config.grpc.max_calls; calls_.value() >= limit) {
+  if (found == metadata.end()) return app.auth.check("");
+  return app.auth.check(absl::string_view(found->second.data(), found->second.size()));
+}
+
+absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& call,
+                   const Method* method, const OpenCount& count) {
+  // Before "no such method": without a key nobody learns what exists.
+  if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call));
+  if (method == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("no method ", call.method().substr(0, 200)));
+  }
+  if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
   }
   return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* GrpcService::run_unary(grpc::CallbackServerContext* context,
-                                                 size_t work_bytes,
-                                                 std::function<absl::Status()> work) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (const absl::Status status = admit(*context); !status.ok()) {
-    reactor->Finish(to_grpc(status));
-    return reactor;
+}  // namespace
+
+GrpcService::GrpcService(App* app)
+    : context_{.app = app,
+               .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
+               .calls = {},
+               .probes = {},
+               .heap = {}} {}
+
+grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
+    grpc::GenericCallbackServerContext* call) {
+  const GrpcOptions& limits = context_.app->config.grpc;
+  const Method* method = find_method(call->method());
+  if (!limits.reflection && method != nullptr && method->is_probe && !method->is_open) {
+    method = nullptr;
   }
-  const auto scope = std::make_shared<OpenCount::Scope>(&calls_);
-  app_->workers.post(
-      work_bytes, [reactor, scope, work = std::move(work)] { reactor->Finish(to_grpc(work())); });
-  return reactor;
-}
-
-grpc::ServerWriteReactor<v1::GenerateEvent>* GrpcService::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  if (const absl::Status status = admit(*context); !status.ok()) {
-    return new RefusedReactor(to_grpc(status));
+  OpenCount& count = method != nullptr && method->is_probe ? context_.probes : context_.calls;
+  if (const absl::Status status = admit(*context_.app, *call, method, count); !status.ok()) {
+    log_refused(call->method().substr(0, 200), make_request_id(), status);
+    return new RefusedCall(to_grpc(status));
   }
-  return GenerateReactor::start(app_, context, request, &calls_);
-}
-
-grpc::ServerUnaryReactor* GrpcService::Tokenize(grpc::CallbackServerContext* context,
-                                                const v1::TokenizeRequest* request,
-                                                v1::TokenizeResponse* response) {
-  return run_unary(context, request->ByteSizeLong(),
-                   [this, request, response] { return tokenize(*app_, *request, response); });
-}
-
-grpc::ServerUnaryReactor* GrpcService::Detokenize(grpc::CallbackServerContext* context,
-                                                  const v1::DetokenizeRequest* request,
-                                                  v1::DetokenizeResponse* response) {
-  return run_unary(context, request->ByteSizeLong(), [this, request, response]() -> absl::Status {
-    const std::span<const int32_t> ids(request->ids().data(),
-                                       static_cast<size_t>(request->ids_size()));
-    ASSIGN_OR_RETURN(*response->mutable_text(), app_->engine->detokenize(ids));
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* GrpcService::ListModels(grpc::CallbackServerContext* context,
-                                                  const v1::ListModelsRequest*,
-                                                  v1::ListModelsResponse* response) {
-  return run_unary(context, 0, [this, response] {
-    v1::Model* model = response->add_models();
-    model->set_id(app_->engine->info().model_name);
-    model->set_max_model_len(app_->engine->info().max_model_len);
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* GrpcService::GetServerInfo(grpc::CallbackServerContext* context,
-                                                     const v1::GetServerInfoRequest*,
-                                                     v1::GetServerInfoResponse* response) {
-  return run_unary(context, 0, [this, response] {
-    fill(app_->engine->info(), response);
-    return absl::OkStatus();
-  });
-}
-
-grpc::ServerUnaryReactor* GrpcService::GetLoad(grpc::CallbackServerContext* context,
-                                               const v1::GetLoadRequest*,
-                                               v1::GetLoadResponse* response) {
-  return run_unary(context, 0, [this, response] {
-    const engine::EngineLoad load = app_->engine->load();
-    response->set_num_running(load.num_running);
-    response->set_num_waiting(load.num_waiting);
-    response->set_num_pages_used(load.num_pages_used);
-    response->set_num_pages_cached(load.num_pages_cached);
-    response->set_num_pages(app_->engine->info().num_pages);
-    return absl::OkStatus();
-  });
+  const std::chrono::seconds timeout(limits.receive_timeout_s);
+  GrpcCallOptions options{.route = std::string(method->path.substr(1)),
+                          .count = &count,
+                          .receive_timeout = method->is_open ? kOpenReceiveTimeout : timeout};
+  const std::shared_ptr<GrpcCall> reactor =
+      method->make(&context_, &health_, call, std::move(options));
+  reactor->start();
+  return reactor.get();
 }
 
 }  // namespace pbserve::server

@@ -1,54 +1,34 @@
-// The methods of pbserve.v1.Inference. Every one checks key and load first; what grows with its
-// input runs on the workers.
+// Every method that the gRPC port answers: pbserve.v1.Inference, health and reflection. A call
+// shows up with its metadata, so its key and the load are checked before any of its message is
+// taken; gRPC's generated services, health and reflection included, would read the message first.
 #pragma once
 
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/server_callback.h>
+#include <grpcpp/generic/async_generic_service.h>
 
 #include <chrono>
-#include <functional>
 
-#include "proto/inference.grpc.pb.h"
 #include "server/app.h"
-#include "server/open_count.h"
+#include "server/grpc_call.h"
+#include "server/grpc_health.h"
 
 namespace pbserve::server {
 
-class GrpcService : public v1::Inference::CallbackService {
+class GrpcService : public grpc::CallbackGenericService {
  public:
-  explicit GrpcService(App* app) : app_(app) {}
+  explicit GrpcService(App* app);
 
-  grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(
-      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
-                                     const v1::TokenizeRequest* request,
-                                     v1::TokenizeResponse* response) override;
-  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
-                                       const v1::DetokenizeRequest* request,
-                                       v1::DetokenizeResponse* response) override;
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
-                                       const v1::ListModelsRequest* request,
-                                       v1::ListModelsResponse* response) override;
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
-                                          const v1::GetServerInfoRequest* request,
-                                          v1::GetServerInfoResponse* response) override;
-  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
-                                    const v1::GetLoadRequest* request,
-                                    v1::GetLoadResponse* response) override;
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* call) override;
+
+  GrpcHealth& health() { return health_; }
 
   // False: calls were open still after `timeout_s`.
   bool wait_for_calls(double timeout_s) {
-    return calls_.wait_for_none(std::chrono::duration<double>(timeout_s));
+    return context_.calls.wait_for_none(std::chrono::duration<double>(timeout_s));
   }
 
  private:
-  absl::Status admit(const grpc::CallbackServerContext& context) const;
-  // Runs `work` on a worker and ends the call with its status.
-  grpc::ServerUnaryReactor* run_unary(grpc::CallbackServerContext* context, size_t work_bytes,
-                                      std::function<absl::Status()> work);
-
-  App* const app_;
-  OpenCount calls_;
+  GrpcContext context_;
+  GrpcHealth health_;
 };
 
 }  // namespace pbserve::server

@@ -81,6 +81,8 @@ TEST(ServerConfig, RefusalsNameKeyAndRange) {
   EXPECT_THAT(refusal({{"pbs.threshold", "much"}}), HasSubstr("must be a number, or auto"));
   EXPECT_THAT(refusal({{"server.api_keys", "[1]"}}), HasSubstr("an array of strings"));
   EXPECT_THAT(refusal({{"server.api_keys", "[\"\"]"}}), HasSubstr("must not be empty"));
+  EXPECT_THAT(refusal({{"grpc.max_buffered_message_bytes", "1M"}}),
+              HasSubstr("= 1048576: must be at least grpc.max_message_bytes = 268435456"));
   // The engine's own range.
   EXPECT_THAT(refusal({{"scheduler.max_num_seqs", "0"}}), HasSubstr("scheduler.max_num_seqs"));
 }

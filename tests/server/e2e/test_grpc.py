@@ -192,7 +192,14 @@ def test_deadline(server, client):
 
 def test_reflection(client):
     database = ProtoReflectionDescriptorDatabase(client.channel)
-    assert "pbserve.v1.Inference" in database.get_services()
+    assert list(database.get_services()) == [
+        "pbserve.v1.Inference", "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection"]
+    for service in database.get_services():
+        assert database.FindFileContainingSymbol(service).service[0].name in service
+    with pytest.raises(KeyError):
+        database.FindFileContainingSymbol("pbserve.v1.Nothing")
+    assert database.FindFileByName("inference.proto").package == "pbserve.v1"
     described = database.FindFileContainingSymbol("pbserve.v1.Inference")
     assert [x.name for x in described.service[0].method] == [
         "Generate", "Tokenize", "Detokenize", "ListModels", "GetServerInfo", "GetLoad"]

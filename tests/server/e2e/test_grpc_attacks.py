@@ -5,13 +5,223 @@ import os
 import resource
 import socket
 import subprocess
+import threading
 import time
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import server_process
-from server_process import ROOT, Server
+from raw_grpc import RawGrpc
+from server_process import ROOT, Server, run_in_threads
+
+MIB = 1 << 20
+KEY = "sesame"
+WITH_KEY = [("authorization", f"Bearer {KEY}")]
+GENERATE = "/pbserve.v1.Inference/Generate"
+TOKENIZE = "/pbserve.v1.Inference/Tokenize"
+HEALTH = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.fixture(scope="module")
+def locked():
+    """A server with a key and small limits."""
+    with Server("--api-key", KEY, "--set", f"grpc.max_message_bytes={64 * MIB}",
+                "--set", f"grpc.max_buffered_message_bytes={64 * MIB}",
+                "--set", "grpc.receive_timeout_s=3") as server:
+        yield server
+
+
+class Memory:
+    """What the server's process holds, in MiB, against the start of the `with`."""
+
+    def __init__(self, server):
+        self.proc = f"/proc/{server.process.pid}"
+
+    def _read(self, name):
+        with open(f"{self.proc}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
+
+    def __enter__(self):
+        with open(f"{self.proc}/clear_refs", "w") as file:
+            file.write("5")  # the peak starts here
+        self.start = self._read("VmRSS")
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def peak(self):
+        return self._read("VmHWM") - self.start
+
+    def wait_until_back(self, within_mib, timeout_s=20):
+        deadline = time.monotonic() + timeout_s
+        while self._read("VmRSS") - self.start > within_mib:
+            assert time.monotonic() < deadline, f"{self._read('VmRSS') - self.start} MiB are kept"
+            time.sleep(0.1)
+
+
+class HonestClient:
+    """Generates over and over; stop() tells how often, and that nothing failed."""
+
+    def __init__(self, server, stubs):
+        self.messages, services = stubs
+        self.channel = grpc.insecure_channel(server.grpc_address)
+        self.stub = services.InferenceStub(self.channel)
+        self.error = None
+        self.num_done = 0
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def generate(self):
+        m = self.messages
+        request = m.GenerateRequest(text="The ls command", stop=m.StopRules(max_tokens=2))
+        events = list(self.stub.Generate(request, metadata=WITH_KEY, timeout=30))
+        assert events[-1].HasField("finished")
+
+    def _run(self):
+        try:
+            while not self.is_over.is_set():
+                self.generate()
+                self.num_done += 1
+                time.sleep(0.05)
+        except Exception as error:  # told by stop()
+            self.error = error
+
+    def stop(self):
+        self.is_over.set()
+        self.thread.join()
+        assert self.error is None and self.num_done > 0, self.error
+        self.generate()
+        self.channel.close()
+
+
+def upload(server, method, key, num_bytes, for_s):
+    """(bytes that the server took, whether it ended the call) of one huge message."""
+    with RawGrpc(server) as connection:
+        connection.listen(0.2)
+        stream = connection.start_call(method, key)
+        connection.begin_message(stream, num_bytes + 1)  # the last byte is withheld
+        until = time.monotonic() + for_s
+        sent = connection.upload(stream, num_bytes, until)
+        while stream not in connection.closed and time.monotonic() < until:
+            connection.listen(0.1)
+        return sent, stream in connection.closed
+
+
+@pytest.mark.parametrize("method", [GENERATE, TOKENIZE, REFLECTION])
+def test_no_message_is_read_before_the_key(locked, stubs, method):
+    honest = HonestClient(locked, stubs)
+    with Memory(locked) as memory:
+        results = run_in_threads(lambda _: upload(locked, method, None, 100 * MIB, 10), range(10))
+        assert all(sent <= MIB and is_ended for sent, is_ended in results), results
+        assert memory.peak < 30
+        memory.wait_until_back(20)
+    honest.stop()
+
+
+@pytest.mark.parametrize("method", [HEALTH, WATCH])
+def test_a_probe_has_no_time_for_a_large_message(locked, stubs, method):
+    """Health needs no key; a message that does not come at once ends the call."""
+    honest = HonestClient(locked, stubs)
+    with Memory(locked) as memory:
+        begin = time.monotonic()
+        results = run_in_threads(lambda _: upload(locked, method, None, 100 * MIB, 10), range(4))
+        assert all(is_ended for _, is_ended in results), results
+        assert time.monotonic() - begin < 8
+        memory.wait_until_back(100)
+    honest.stop()
+
+
+def test_messages_being_received_share_one_budget(locked):
+    """Ten times 50 MiB do not fit into 64 MiB (and gRPC's own 64): some are ended, all end."""
+    with Memory(locked) as memory:
+        results = run_in_threads(lambda _: upload(locked, TOKENIZE, KEY, 50 * MIB, 15), range(10))
+        assert all(is_ended for _, is_ended in results), results
+        assert memory.peak < 250
+        memory.wait_until_back(100)
+
+
+def test_a_slow_message_ends_in_time(locked, stubs):
+    """A byte now and then does not keep a call alive."""
+    honest = HonestClient(locked, stubs)
+    with RawGrpc(locked) as connection:
+        streams = [connection.start_call(method, KEY) for method in (GENERATE, TOKENIZE) * 20]
+        begin = time.monotonic()
+        for stream in streams[1:]:  # the first one sends nothing at all
+            connection.begin_message(stream, 1000)
+        while not connection.closed.issuperset(streams):
+            for stream in streams[1:]:
+                if stream not in connection.closed:
+                    connection.send(stream, b"x")
+            connection.listen(0.2)
+            assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin > 2
+    assert "the request message did not arrive within 3 s" in locked.read_log()
+    honest.stop()
+
+
+def test_compressed_messages_are_refused(locked, stubs):
+    """A megabyte of zeros is a kilobyte on the wire, and a gigabyte a megabyte."""
+    messages, services = stubs
+    with grpc.insecure_channel(locked.grpc_address, compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            services.InferenceStub(channel).Tokenize(
+                messages.TokenizeRequest(text="x" * MIB), metadata=WITH_KEY)
+        assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert "gzip" in refused.value.details()
+
+
+def test_refused_calls_are_logged(locked, stubs):
+    messages, services = stubs
+    with grpc.insecure_channel(locked.grpc_address) as channel:
+        with pytest.raises(grpc.RpcError):
+            services.InferenceStub(channel).GetLoad(messages.GetLoadRequest())
+        with pytest.raises(grpc.RpcError) as refused:  # nobody learns what exists
+            channel.unary_unary("/pbserve.v1.Inference/Nope")(b"")
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError) as unknown:
+            channel.unary_unary("/pbserve.v1.Inference/Nope")(b"", metadata=WITH_KEY)
+        assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert unknown.value.details() == "no method /pbserve.v1.Inference/Nope"
+    log = locked.read_log()
+    assert 'pbserve.v1.Inference/GetLoad"' in log and "status=401" in log
+    assert "no method /pbserve.v1.Inference/Nope" in log
+
+
+def test_bytes_that_are_no_message(locked):
+    for method, name in ((GENERATE, "GenerateRequest"), (TOKENIZE, "TokenizeRequest")):
+        with grpc.insecure_channel(locked.grpc_address) as channel:
+            call = channel.unary_unary(method)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"\xff\xff\xff", metadata=WITH_KEY)
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert refused.value.details() == f"the message does not parse as pbserve.v1.{name}"
+            with pytest.raises(grpc.RpcError) as empty:
+                channel.stream_unary(method)(iter([]), metadata=WITH_KEY)
+            assert empty.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert empty.value.details() == "the call ended without a request message"
+
+
+def test_a_huge_request_id_costs_no_log_line(locked, stubs):
+    messages, services = stubs
+    before = len(locked.read_log())
+    with grpc.insecure_channel(locked.grpc_address,
+                               options=[("grpc.max_send_message_length", -1)]) as channel:
+        stub = services.InferenceStub(channel)
+        begin = time.monotonic()
+        with pytest.raises(grpc.RpcError) as refused:
+            list(stub.Generate(messages.GenerateRequest(text="x", request_id="\x01" * (20 * MIB)),
+                               metadata=WITH_KEY))
+        assert time.monotonic() - begin < 3
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "request_id must be 1 to 128 of" in refused.value.details()
+    assert len(locked.read_log()) - before < 2000
 
 
 def check_health(server):

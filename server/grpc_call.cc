@@ -1,0 +1,120 @@
+#include "server/grpc_call.h"
+
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/api_error.h"
+#include "server/generation.h"
+#include "server/grpc_status.h"
+#include "server/request_id.h"
+
+namespace pbserve::server {
+namespace {
+
+constexpr size_t kLargeBytes = 1 << 20;
+
+}  // namespace
+
+GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* call,
+                   GrpcCallOptions options)
+    : context_(context),
+      call_(call),
+      request_id_(make_request_id()),
+      options_(std::move(options)),
+      open_(options_.count) {}
+
+void GrpcCall::start() {
+  self_ = shared_from_this();
+  read();
+}
+
+void GrpcCall::read() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_reading_ = true;
+  }
+  // gRPC opens the stream's window for a whole message as soon as it is read, so a client that
+  // sends slowly, or not at all, holds memory from here on.
+  const auto on_time = [weak = weak_from_this()](bool is_over) {
+    const auto call = is_over ? weak.lock() : nullptr;
+    if (call == nullptr) return;
+    {
+      const std::lock_guard lock(call->mutex_);
+      if (!call->is_reading_) return;
+    }
+    call->refuse(read_timeout("request message", call->options_.receive_timeout.count()));
+  };
+  timeout_.emplace();
+  timeout_->Set(std::chrono::system_clock::now() + options_.receive_timeout, on_time);
+  StartRead(&message_);
+}
+
+void GrpcCall::OnReadDone(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    is_reading_ = false;
+    is_serving_ = ok;
+    was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
+  }
+  timeout_->Cancel();
+  if (!ok) {
+    if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
+    const absl::Status status = end_of_messages();
+    return status.ok() ? finish(status) : refuse(status);
+  }
+  lease_ = ByteBudget::Lease(&context_->messages);
+  if (!lease_.grow_to(static_cast<int64_t>(message_.Length()))) {
+    message_.Clear();
+    return refuse(absl::ResourceExhaustedError(
+        absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
+                     context_->messages.limit_bytes(), ": try again later")));
+  }
+  const auto self = shared_from_this();
+  context_->app->workers.post(message_.Length(), [self] { self->run(); });
+}
+
+void GrpcCall::run() {
+  // Out of the way of the next message, which may be read before serve() returns.
+  const ByteBudget::Lease lease = std::move(lease_);
+  grpc::ByteBuffer message;
+  message.Swap(&message_);
+  try {
+    serve(&message);
+  } catch (const std::bad_alloc&) {
+    message.Clear();
+    refuse(absl::ResourceExhaustedError("the server has not enough memory for this message"));
+  }
+}
+
+absl::Status GrpcCall::end_of_messages() const {
+  return absl::InvalidArgumentError("the call ended without a request message");
+}
+
+void GrpcCall::OnDone() {
+  if (was_large_) context_->heap.note();
+  self_.reset();
+}
+
+bool GrpcCall::take_end() {
+  const std::lock_guard lock(mutex_);
+  return !std::exchange(is_finished_, true);
+}
+
+void GrpcCall::finish(const absl::Status& status) {
+  if (take_end()) Finish(to_grpc(status));
+}
+
+void GrpcCall::refuse(const absl::Status& status) {
+  if (!take_end()) return;
+  log_refused(options_.route, request_id_, status);
+  Finish(to_grpc(status));
+}
+
+void GrpcCall::reply(grpc::ByteBuffer message) {
+  if (!take_end()) return;
+  reply_.Swap(&message);
+  StartWriteAndFinish(&reply_, grpc::WriteOptions(), grpc::Status::OK);
+}
+
+}  // namespace pbserve::server
