@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -18,6 +17,7 @@
 #include "server/app.h"
 #include "server/command_line.h"
 #include "server/config.h"
+#include "server/descriptor_limit.h"
 #include "server/grpc_server.h"
 #include "server/http_server.h"
 
@@ -32,14 +32,6 @@ void start_log(const std::string& level) {
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%L%$ %v");
   log->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(log));
-}
-
-// Every connection is a descriptor: take as many as the system gives.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("RLIMIT_NOFILE cannot be raised");
 }
 
 sigset_t shutdown_signals() {
@@ -114,7 +106,8 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
   spdlog::info("stopped");
 }
 
-absl::Status serve(const ServerConfig& config) {
+absl::Status serve(ServerConfig config) {
+  RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;
   if (config.grpc.enabled) {
@@ -147,7 +140,6 @@ int main(int argc, const char* const* argv) {
   const absl::StatusOr<ServerConfig> config =
       load_config(line.command_line->config_file, line.command_line->overrides);
   start_log(config.ok() ? config->server.log_level : "info");
-  raise_descriptor_limit();
   const absl::Status status = config.ok() ? serve(*config) : config.status();
   if (status.ok()) return 0;
   spdlog::error("{}", std::string(status.message()));

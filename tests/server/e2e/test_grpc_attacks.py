@@ -10,6 +10,7 @@ import time
 
 import grpc
 import pytest
+import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import server_process
@@ -265,6 +266,26 @@ def test_connection_limit_of_grpc():
             connection.close()
         time.sleep(0.2)
         check_health(server)
+
+
+def test_connections_fit_the_limit_on_open_files(tmp_path, monkeypatch):
+    """Told at start, and what is in force is shown and kept to."""
+    program = tmp_path / "pbserve"
+    program.write_text(f'#!/bin/sh\nulimit -n 160\nexec {server_process.BINARY} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(server_process, "BINARY", str(program))
+    with Server() as server:
+        for name in ("http", "grpc"):
+            assert (f"{name}.max_connections = 4096 is lowered to 16: RLIMIT_NOFILE = 160"
+                    in server.read_log())
+            config = requests.get(server.url + "/config", timeout=30).json()
+            assert config[name]["max_connections"] == 16
+        held = idle_connections(server, 100)
+        server.complete("x", max_tokens=1)  # HTTP has descriptors still
+        for connection in held:
+            connection.close()
+        check_health(server)
+        assert "Too many open files" not in server.read_log()
 
 
 def test_a_taken_grpc_port_is_told_before_the_model_loads(server, tmp_path):
