@@ -27,6 +27,9 @@ absl::Status read_json_field(absl::string_view name, const std::string& text,
 
 // Through the reader of the OpenAI body: both transports refuse the same conversations.
 absl::StatusOr<engine::Prompt> from_proto(const v1::ChatMessages& chat, const JsonLimits& limits) {
+  constexpr int kValuesOfMessage = 3;  // an object and its two strings, as in JSON
+  RETURN_IF_ERROR(
+      check_count("messages", int64_t{chat.messages_size()} * kValuesOfMessage, limits));
   Json body = {{"messages", Json::array()}};
   for (const v1::ChatMessage& message : chat.messages()) {
     body["messages"].push_back({{"role", message.role()}, {"content", message.content()}});
@@ -46,6 +49,7 @@ absl::StatusOr<engine::Prompt> from_proto(const v1::GenerateRequest& message,
     case v1::GenerateRequest::kText:
       return engine::Prompt(message.text());
     case v1::GenerateRequest::kTokenIds:
+      RETURN_IF_ERROR(check_count("token_ids", message.token_ids().ids_size(), limits));
       return engine::Prompt(
           std::vector<int32_t>(message.token_ids().ids().begin(), message.token_ids().ids().end()));
     case v1::GenerateRequest::kChat:
@@ -129,6 +133,13 @@ void fill(const engine::Completion& completion, v1::Finished* message) {
 }
 
 }  // namespace
+
+absl::Status check_count(absl::string_view field, int64_t count, const JsonLimits& limits) {
+  if (count <= limits.max_values) return absl::OkStatus();
+  return invalid_field(
+      field, absl::StrCat(field, " has ", count, " values: at most http.json.max_values = ",
+                          limits.max_values, " are taken"));
+}
 
 absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
                                            const JsonLimits& limits, std::string request_id) {

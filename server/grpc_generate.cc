@@ -38,8 +38,9 @@ std::shared_ptr<GenerateCall> GenerateCall::shared() {
 
 absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
     grpc::ByteBuffer* bytes) {
-  v1::GenerateRequest message;
-  RETURN_IF_ERROR(parse_message(bytes, &message));
+  MessageMemory memory(&context_->messages);
+  ASSIGN_OR_RETURN(const v1::GenerateRequest* parsed, memory.parse<v1::GenerateRequest>(bytes));
+  const v1::GenerateRequest& message = *parsed;
   if (!message.request_id().empty()) {
     // Before it becomes the call's name, which goes into logs.
     RETURN_IF_ERROR(check_request_id(message.request_id()));

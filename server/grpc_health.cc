@@ -49,16 +49,15 @@ HealthWatch::HealthWatch(GrpcHealth* health, GrpcContext* context,
     : GrpcCall(context, call, std::move(options)), health_(health) {}
 
 void HealthWatch::serve(grpc::ByteBuffer* bytes) {
-  HealthCheckRequest message;
-  if (const absl::Status status = parse_message(bytes, &message); !status.ok()) {
-    return refuse(status);
-  }
+  MessageMemory memory(&context_->messages);
+  const auto message = memory.parse<HealthCheckRequest>(bytes);
+  if (!message.ok()) return refuse(message.status());
   bool is_cancelled = false;
   {
     const std::lock_guard lock(mutex_);
     is_serving_ = false;
     is_cancelled = is_cancelled_;
-    service_ = std::move(*message.mutable_service());
+    service_ = (*message)->service();
   }
   if (is_cancelled) return finish(absl::CancelledError("the client left"));
   health_->add(std::static_pointer_cast<HealthWatch>(shared_from_this()));
@@ -98,10 +97,11 @@ void HealthWatch::OnCancel() {
   finish(absl::CancelledError("the client left"));
 }
 
-absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes) {
-  HealthCheckRequest message;
-  RETURN_IF_ERROR(parse_message(bytes, &message));
-  const HealthCheckResponse::ServingStatus status = health.status(message.service());
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
+                                              grpc::ByteBuffer* bytes) {
+  MessageMemory memory(budget);
+  ASSIGN_OR_RETURN(const HealthCheckRequest* message, memory.parse<HealthCheckRequest>(bytes));
+  const HealthCheckResponse::ServingStatus status = health.status(message->service());
   if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
     return absl::NotFoundError("service: not one that is served here");
   }

@@ -1,32 +1,37 @@
 // Messages of the proto <-> the bytes of a call.
 #pragma once
 
+#include <google/protobuf/arena.h>
 #include <google/protobuf/message.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/slice.h>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/core/status.h"
+#include "server/byte_budget.h"
 
 namespace pbserve::server {
 
-// Frees the bytes.
-inline absl::Status parse_message(grpc::ByteBuffer* bytes, google::protobuf::Message* message) {
-  bool is_parsed = false;
-  {
-    grpc::ProtoBufferReader reader(bytes);
-    is_parsed = reader.status().ok() && message->ParseFromZeroCopyStream(&reader);
-  }
-  bytes->Clear();
-  if (is_parsed) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the message does not parse as ", message->GetTypeName()));
-}
+// Holds a parsed message. Two bytes on the wire can be an object of a hundred, so its objects come
+// out of a budget as its bytes did.
+class MessageMemory {
+ public:
+  explicit MessageMemory(ByteBudget* budget);
 
-inline grpc::ByteBuffer to_bytes(const google::protobuf::Message& message) {
-  const grpc::Slice slice(message.SerializeAsString());
-  return grpc::ByteBuffer(&slice, 1);
-}
+  // Frees the bytes. The message lives as long as this.
+  template <class Message>
+  absl::StatusOr<const Message*> parse(grpc::ByteBuffer* bytes) {
+    auto* message = google::protobuf::Arena::CreateMessage<Message>(&arena_);
+    RETURN_IF_ERROR(fill(bytes, message));
+    return message;
+  }
+
+ private:
+  absl::Status fill(grpc::ByteBuffer* bytes, google::protobuf::Message* message);
+
+  ByteBudget* const budget_;
+  ByteBudget::Lease lease_;  // of the arena, so it goes last
+  google::protobuf::Arena arena_;
+};
+
+grpc::ByteBuffer to_bytes(const google::protobuf::Message& message);
 
 }  // namespace pbserve::server

@@ -106,11 +106,10 @@ ReflectionCall::ReflectionCall(GrpcContext* context, grpc::GenericCallbackServer
     : GrpcCall(context, call, std::move(options)) {}
 
 void ReflectionCall::serve(grpc::ByteBuffer* bytes) {
-  ServerReflectionRequest request;
-  if (const absl::Status status = parse_message(bytes, &request); !status.ok()) {
-    return refuse(status);
-  }
-  response_ = to_bytes(answer(request));
+  MessageMemory memory(&context_->messages);
+  const auto request = memory.parse<ServerReflectionRequest>(bytes);
+  if (!request.ok()) return refuse(request.status());
+  response_ = to_bytes(answer(**request));
   StartWrite(&response_);
 }
 

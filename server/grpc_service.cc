@@ -60,6 +60,7 @@ absl::Status tokenize(const App& app, const v1::TokenizeRequest& request,
   if (!ids.ok()) return with_field_of_message(ids.status());
   response->mutable_ids()->Add(ids->begin(), ids->end());
   if (request.return_token_strs()) {
+    RETURN_IF_ERROR(check_count("return_token_strs", std::ssize(*ids), app.config.http.json));
     for (const int32_t id : *ids) response->add_token_strs(app.engine->token_text(id));
   }
   response->set_max_model_len(app.engine->info().max_model_len);
@@ -68,6 +69,7 @@ absl::Status tokenize(const App& app, const v1::TokenizeRequest& request,
 
 absl::Status detokenize(const App& app, const v1::DetokenizeRequest& request,
                         v1::DetokenizeResponse* response) {
+  RETURN_IF_ERROR(check_count("ids", request.ids_size(), app.config.http.json));
   const std::span<const int32_t> ids(request.ids().data(), static_cast<size_t>(request.ids_size()));
   ASSIGN_OR_RETURN(*response->mutable_text(), app.engine->detokenize(ids));
   return absl::OkStatus();
@@ -113,10 +115,10 @@ Method::Make unary(absl::Status (*work)(const App&, const Request&, Response*)) 
   return [work](GrpcContext* context, GrpcHealth*, grpc::GenericCallbackServerContext* call,
                 GrpcCallOptions options) -> std::shared_ptr<GrpcCall> {
     const auto run = [work, context](grpc::ByteBuffer* bytes) -> absl::StatusOr<grpc::ByteBuffer> {
-      Request request;
-      RETURN_IF_ERROR(parse_message(bytes, &request));
+      MessageMemory memory(&context->messages);
+      ASSIGN_OR_RETURN(const Request* request, memory.parse<Request>(bytes));
       Response response;
-      RETURN_IF_ERROR(work(*context->app, request, &response));
+      RETURN_IF_ERROR(work(*context->app, *request, &response));
       return to_bytes(response);
     };
     return std::make_shared<UnaryCall>(run, context, call, std::move(options));
@@ -137,7 +139,9 @@ std::shared_ptr<GrpcCall> make_call(GrpcContext* context, GrpcHealth* health,
 std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
                                      grpc::GenericCallbackServerContext* call,
                                      GrpcCallOptions options) {
-  const auto run = [health](grpc::ByteBuffer* bytes) { return check_health(*health, bytes); };
+  const auto run = [health, context](grpc::ByteBuffer* bytes) {
+    return check_health(*health, &context->messages, bytes);
+  };
   return std::make_shared<UnaryCall>(run, context, call, std::move(options));
 }
 

@@ -40,6 +40,20 @@ TEST(GrpcConvert, UnsetIsNotZero) {
   EXPECT_FALSE(zero.add_special_tokens);
 }
 
+TEST(GrpcConvert, ListsAreAsLongAsThoseOfJson) {
+  const JsonLimits limits{.max_values = 6};
+  v1::GenerateRequest chat;
+  for (int i = 0; i < 2; ++i) chat.mutable_chat()->add_messages()->set_role("user");
+  EXPECT_TRUE(from_proto(chat, limits, "made").ok());
+  chat.mutable_chat()->add_messages()->set_role("user");
+  const absl::Status status = from_proto(chat, limits, "made").status();
+  EXPECT_EQ(status.message(), "messages has 9 values: at most http.json.max_values = 6 are taken");
+  EXPECT_EQ(error_param(status), "messages");
+  v1::GenerateRequest ids;
+  for (int i = 0; i < 7; ++i) ids.mutable_token_ids()->add_ids(i);
+  EXPECT_EQ(error_param(from_proto(ids, limits, "made").status()), "token_ids");
+}
+
 TEST(GrpcConvert, EveryFieldArrives) {
   v1::GenerateRequest message;
   message.mutable_token_ids()->add_ids(5);

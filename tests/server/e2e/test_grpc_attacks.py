@@ -178,6 +178,48 @@ def test_compressed_messages_are_refused(locked, stubs):
         assert "gzip" in refused.value.details()
 
 
+def empty_chat_messages(number):
+    """A GenerateRequest whose chat has so many: two bytes each, a hundred once they are parsed."""
+    return b"\x2a" + _varint(2 * number) + b"\x0a\x00" * number
+
+
+def _varint(value):
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def test_a_parsed_message_is_part_of_the_budget(locked):
+    """4 MB that would be 150."""
+    with Memory(locked) as memory, grpc.insecure_channel(locked.grpc_address) as channel:
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(GENERATE)(empty_chat_messages(2_000_000), metadata=WITH_KEY)
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "grpc.max_buffered_message_bytes = 67108864" in refused.value.details()
+            details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]
+            assert b"google.rpc.RetryInfo" in details
+        assert memory.peak < 110
+
+
+def test_out_of_memory_ends_the_call_and_not_the_server():
+    with Server() as server, grpc.insecure_channel(
+            server.grpc_address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        check_health(server)
+        with open(f"/proc/{server.process.pid}/statm") as file:
+            mapped = int(file.read().split()[0]) * 4096
+        limit = mapped + 250 * MIB
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(GENERATE)(empty_chat_messages(5_000_000))
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "not enough memory" in refused.value.details()
+            server.complete("x", max_tokens=1)
+
+
 def test_refused_calls_are_logged(locked, stubs):
     messages, services = stubs
     with grpc.insecure_channel(locked.grpc_address) as channel:
