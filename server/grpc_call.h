@@ -25,7 +25,8 @@ struct GrpcContext {
   App* app;
   ByteBudget messages;  // received and not yet worked off
   OpenCount calls;      // of pbserve.v1.Inference: a shutdown waits for them
-  OpenCount probes;     // of health and reflection: watches never end by themselves
+  OpenCount checks;     // of health, each a moment
+  OpenCount watches;    // of health, and reflection: they end when the client likes
   HeapTrim heap;
 };
 

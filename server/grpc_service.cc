@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/api_error.h"
@@ -104,8 +105,8 @@ struct Method {
       GrpcContext*, GrpcHealth*, grpc::GenericCallbackServerContext*, GrpcCallOptions)>;
 
   absl::string_view path;
-  bool is_probe;  // health or reflection
-  bool is_open;   // needs no API key
+  bool is_open;  // needs no API key
+  OpenCount GrpcContext::*count;
   Make make;
 };
 
@@ -146,17 +147,20 @@ std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
 }
 
 const Method* find_method(absl::string_view path) {
+  constexpr bool kOpen = true;
+  constexpr bool kKeyed = false;
+  constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", false, false, make_call<GenerateCall>},
-      {"/pbserve.v1.Inference/Tokenize", false, false, unary(tokenize)},
-      {"/pbserve.v1.Inference/Detokenize", false, false, unary(detokenize)},
-      {"/pbserve.v1.Inference/ListModels", false, false, unary(list_models)},
-      {"/pbserve.v1.Inference/GetServerInfo", false, false, unary(get_server_info)},
-      {"/pbserve.v1.Inference/GetLoad", false, false, unary(get_load)},
-      {"/grpc.health.v1.Health/Check", true, true, make_check},
-      {"/grpc.health.v1.Health/Watch", true, true, make_call<HealthWatch>},
-      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", true, false,
-       make_call<ReflectionCall>},
+      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Tokenize", kKeyed, calls, unary(tokenize)},
+      {"/pbserve.v1.Inference/Detokenize", kKeyed, calls, unary(detokenize)},
+      {"/pbserve.v1.Inference/ListModels", kKeyed, calls, unary(list_models)},
+      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, calls, unary(get_server_info)},
+      {"/pbserve.v1.Inference/GetLoad", kKeyed, calls, unary(get_load)},
+      {"/grpc.health.v1.Health/Check", kOpen, &GrpcContext::checks, make_check},
+      {"/grpc.health.v1.Health/Watch", kOpen, &GrpcContext::watches, make_call<HealthWatch>},
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed,
+       &GrpcContext::watches, make_call<ReflectionCall>},
   };
   for (const Method& method : methods) {
     if (method.path == path) return &method;
@@ -190,17 +194,16 @@ GrpcService::GrpcService(App* app)
     : context_{.app = app,
                .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
                .calls = {},
-               .probes = {},
+               .checks = {},
+               .watches = {},
                .heap = {}} {}
 
 grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
     grpc::GenericCallbackServerContext* call) {
   const GrpcOptions& limits = context_.app->config.grpc;
   const Method* method = find_method(call->method());
-  if (!limits.reflection && method != nullptr && method->is_probe && !method->is_open) {
-    method = nullptr;
-  }
-  OpenCount& count = method != nullptr && method->is_probe ? context_.probes : context_.calls;
+  if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
+  OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
   if (const absl::Status status = admit(*context_.app, *call, method, count); !status.ok()) {
     log_refused(call->method().substr(0, 200), make_request_id(), status);
     return new RefusedCall(to_grpc(status));
