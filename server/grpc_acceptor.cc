@@ -1,8 +1,6 @@
 #include "server/grpc_acceptor.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -32,31 +30,6 @@ constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
 constexpr auto kLogPause = std::chrono::seconds(5);            // between lines of one kind
 
-// gRPC does not tell when it closes a connection. Its descriptor does: the number may be in use
-// again, but then for something with another inode.
-class HandedOver {
- public:
-  void add(int descriptor) {
-    if (const auto inode = inode_of(descriptor)) open_.emplace_back(descriptor, *inode);
-  }
-
-  // Looks at all of them only when there may be too many.
-  bool is_full(size_t limit) {
-    if (open_.size() < limit) return false;
-    std::erase_if(open_, [](const auto& item) { return inode_of(item.first) != item.second; });
-    return open_.size() >= limit;
-  }
-
- private:
-  static std::optional<ino_t> inode_of(int descriptor) {
-    struct stat facts {};
-    if (fstat(descriptor, &facts) != 0 || !S_ISSOCK(facts.st_mode)) return std::nullopt;
-    return facts.st_ino;
-  }
-
-  std::vector<std::pair<int, ino_t>> open_;  // descriptor, inode
-};
-
 // A line that thousands of clients can cause is written now and then, with its count.
 class RareLog {
  public:
@@ -74,6 +47,16 @@ class RareLog {
   int64_t count_ = 0;
 };
 
+// As GrpcConnections wants it. gRPC takes an IPv4 client of an IPv6 socket for what it is.
+std::string name_of(const tcp::endpoint& peer) {
+  const asio::ip::address address = peer.address();
+  if (address.is_v4()) return absl::StrCat(address.to_string(), ":", peer.port());
+  const asio::ip::address_v6 v6 = address.to_v6();
+  if (!v6.is_v4_mapped()) return absl::StrCat("[", v6.to_string(), "]:", peer.port());
+  const auto v4 = asio::ip::make_address_v4(asio::ip::v4_mapped, v6);
+  return absl::StrCat(v4.to_string(), ":", peer.port());
+}
+
 }  // namespace
 
 struct GrpcAcceptor::Impl {
@@ -87,7 +70,7 @@ struct GrpcAcceptor::Impl {
   tcp::acceptor acceptor;
   std::unique_ptr<GrpcConnectionTaker> taker;
   int32_t max_connections = 0;
-  HandedOver connections;
+  GrpcConnections* connections = nullptr;
   RareLog failed_log;
   RareLog full_log;
   std::jthread thread;
@@ -114,17 +97,18 @@ absl::Status GrpcAcceptor::Impl::bind(const std::string& host, int32_t port) {
 }
 
 void GrpcAcceptor::Impl::take(tcp::socket socket) {
-  if (connections.is_full(static_cast<size_t>(max_connections))) {
+  if (connections->is_full(static_cast<size_t>(max_connections))) {
     full_log.warn(absl::StrCat("gRPC connection refused: grpc.max_connections = ", max_connections,
                                " are open"));
     return;  // the socket closes here
   }
   error_code error;
-  socket.set_option(tcp::no_delay(true), error);
+  const std::string peer = name_of(socket.remote_endpoint(error));
+  if (!error) socket.set_option(tcp::no_delay(true), error);
   if (!error) socket.non_blocking(true, error);
   const int descriptor = error ? -1 : socket.release(error);
   if (error) return;  // the peer is gone
-  connections.add(descriptor);
+  connections->add(peer, descriptor);
   GrpcConnectionTaker::NewConnectionParameters connection;
   connection.listener_fd = acceptor.native_handle();
   connection.fd = descriptor;  // gRPC's from here on
@@ -163,8 +147,9 @@ uint16_t GrpcAcceptor::port() const {
 }
 
 absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
-                                 int32_t max_connections) {
+                                 GrpcConnections* connections, int32_t max_connections) {
   impl_->taker = std::move(taker);
+  impl_->connections = connections;
   impl_->max_connections = max_connections;
   error_code error;
   impl_->acceptor.listen(asio::socket_base::max_listen_connections, error);

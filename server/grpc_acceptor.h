@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/core/status.h"
+#include "server/grpc_connections.h"
 
 namespace pbserve::server {
 
@@ -24,9 +25,10 @@ class GrpcAcceptor {
 
   uint16_t port() const;
 
-  // Listens, and starts the thread that hands every connection to `taker`, whose server runs.
-  // At `max_connections` open ones a new one is closed at once.
-  absl::Status start(std::unique_ptr<GrpcConnectionTaker> taker, int32_t max_connections);
+  // Listens, and starts the thread that hands every connection to `taker`, whose server runs, and
+  // adds it to `connections`. At `max_connections` open ones a new one is closed at once.
+  absl::Status start(std::unique_ptr<GrpcConnectionTaker> taker, GrpcConnections* connections,
+                     int32_t max_connections);
 
   // Closes the port; connections that gRPC has are its own.
   void stop();

@@ -34,20 +34,27 @@ void GrpcCall::read() {
     const std::lock_guard lock(mutex_);
     is_reading_ = true;
   }
-  // gRPC opens the stream's window for a whole message as soon as it is read, so a client that
-  // sends slowly, or not at all, holds memory from here on.
-  const auto on_time = [weak = weak_from_this()](bool is_over) {
-    const auto call = is_over ? weak.lock() : nullptr;
-    if (call == nullptr) return;
-    {
-      const std::lock_guard lock(call->mutex_);
-      if (!call->is_reading_) return;
-    }
-    call->refuse(read_timeout("request message", call->options_.receive_timeout.count()));
+  // gRPC opens the stream's window for the whole message as soon as it is read, so a client that
+  // sends much, or slowly, holds memory from here on.
+  const auto stop = [weak = weak_from_this()](const absl::Status& status) {
+    if (const auto call = weak.lock()) call->stop_reading(status);
   };
+  const int64_t limit_s = options_.receive_timeout.count();
+  const auto on_time = [stop, limit_s](bool is_over) {
+    if (is_over) stop(read_timeout("request message", limit_s));
+  };
+  reading_id_ = context_->connections.begin(call_->peer(), options_.needs_key, stop);
   timeout_.emplace();
   timeout_->Set(std::chrono::system_clock::now() + options_.receive_timeout, on_time);
   StartRead(&message_);
+}
+
+void GrpcCall::stop_reading(const absl::Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!is_reading_) return;
+  }
+  refuse(status);
 }
 
 void GrpcCall::OnReadDone(bool ok) {
@@ -58,6 +65,8 @@ void GrpcCall::OnReadDone(bool ok) {
     was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
   }
   timeout_->Cancel();
+  context_->connections.end(call_->peer(), reading_id_,
+                            ok ? static_cast<int64_t>(message_.Length()) : 0);
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
     const absl::Status status = end_of_messages();

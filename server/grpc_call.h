@@ -15,6 +15,7 @@
 #include "kernels/core/status.h"
 #include "server/app.h"
 #include "server/byte_budget.h"
+#include "server/grpc_connections.h"
 #include "server/heap_trim.h"
 #include "server/open_count.h"
 
@@ -23,16 +24,18 @@ namespace pbserve::server {
 // What the calls of one server share.
 struct GrpcContext {
   App* app;
-  ByteBudget messages;  // received and not yet worked off
-  OpenCount calls;      // of pbserve.v1.Inference: a shutdown waits for them
-  OpenCount checks;     // of health, each a moment
-  OpenCount watches;    // of health, and reflection: they end when the client likes
+  ByteBudget messages;  // received, or being received, and not yet worked off
+  GrpcConnections connections;
+  OpenCount calls;    // of pbserve.v1.Inference: a shutdown waits for them
+  OpenCount checks;   // of health, each a moment
+  OpenCount watches;  // of health, and reflection: they end when the client likes
   HeapTrim heap;
 };
 
 struct GrpcCallOptions {
   std::string route;  // for the log line
   OpenCount* count;
+  bool needs_key;
   std::chrono::seconds receive_timeout;
 };
 
@@ -78,11 +81,13 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
 
  private:
   void run();
+  void stop_reading(const absl::Status& status);
 
   const GrpcCallOptions options_;
   const OpenCount::Scope open_;
   std::shared_ptr<GrpcCall> self_;
   std::optional<grpc::Alarm> timeout_;
+  int64_t reading_id_ = 0;  // of GrpcConnections
   grpc::ByteBuffer message_;
   ByteBudget::Lease lease_;  // what message_ holds of the budget
   grpc::ByteBuffer reply_;

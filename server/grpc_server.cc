@@ -22,8 +22,9 @@ constexpr int kMinPingIntervalMs = 10000;
 // From accept to the client's HTTP/2 preface and settings.
 constexpr int kHandshakeTimeoutMs = 10000;
 
-// What gRPC holds besides messages: reads, headers and call states of the connections.
-constexpr int64_t kTransportBytes = 64 << 20;
+// What gRPC holds besides messages: headers and call states, and what arrives between two looks of
+// GrpcConnections.
+constexpr int64_t kTransportBytes = 256 << 20;
 
 // For the last bytes of calls that are over. Health watches never end by themselves.
 constexpr auto kFlushTime = std::chrono::milliseconds(200);
@@ -42,7 +43,7 @@ void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.idle_timeout_s * 1000);
   // Probing would widen the window of a stream whose message nobody has asked for yet.
   builder->AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  // Bounds what is being received: beyond it gRPC cancels calls.
+  // The last resort: beyond it gRPC ends calls, and not only those that are at fault.
   grpc::ResourceQuota quota("pbserve");
   quota.Resize(static_cast<size_t>(options.max_buffered_message_bytes + kTransportBytes));
   builder->SetResourceQuota(quota);
@@ -73,7 +74,8 @@ absl::Status GrpcServer::serve(App* app) {
       Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
-  return impl_->acceptor->start(std::move(taker), options.max_connections);
+  return impl_->acceptor->start(std::move(taker), &impl_->service->connections(),
+                                options.max_connections);
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -193,6 +193,7 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
 GrpcService::GrpcService(App* app)
     : context_{.app = app,
                .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
+               .connections = GrpcConnections(&context_.messages),
                .calls = {},
                .checks = {},
                .watches = {},
@@ -211,6 +212,7 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const std::chrono::seconds timeout(limits.receive_timeout_s);
   GrpcCallOptions options{.route = std::string(method->path.substr(1)),
                           .count = &count,
+                          .needs_key = !method->is_open,
                           .receive_timeout = method->is_open ? kOpenReceiveTimeout : timeout};
   const std::shared_ptr<GrpcCall> reactor =
       method->make(&context_, &health_, call, std::move(options));

@@ -20,6 +20,7 @@ class GrpcService : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* call) override;
 
   GrpcHealth& health() { return health_; }
+  GrpcConnections& connections() { return context_.connections; }
 
   // False: calls were open still after `timeout_s`.
   bool wait_for_calls(double timeout_s) {

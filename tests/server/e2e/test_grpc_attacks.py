@@ -127,25 +127,47 @@ def test_no_message_is_read_before_the_key(locked, stubs, method):
 
 
 @pytest.mark.parametrize("method", [HEALTH, WATCH])
-def test_a_probe_has_no_time_for_a_large_message(locked, stubs, method):
-    """Health needs no key; a message that does not come at once ends the call."""
+def test_a_probe_cannot_send_much(locked, stubs, method):
+    """Health needs no key: its messages are a few bytes, or end the call."""
     honest = HonestClient(locked, stubs)
     with Memory(locked) as memory:
         begin = time.monotonic()
-        results = run_in_threads(lambda _: upload(locked, method, None, 100 * MIB, 10), range(4))
+        results = run_in_threads(lambda _: upload(locked, method, None, 100 * MIB, 10), range(10))
         assert all(is_ended for _, is_ended in results), results
         assert time.monotonic() - begin < 8
-        memory.wait_until_back(100)
+        assert memory.peak < 150
+        memory.wait_until_back(60)
+    assert f'{method[1:]}" id=' in locked.read_log()
+    assert "the message is too large" in locked.read_log()
     honest.stop()
 
 
-def test_messages_being_received_share_one_budget(locked):
-    """Ten times 50 MiB do not fit into 64 MiB (and gRPC's own 64): some are ended, all end."""
+def test_messages_being_received_share_one_budget(locked, stubs):
+    """Ten times 50 MiB do not fit into 64 MiB: some are refused, and nobody else."""
+    honest = HonestClient(locked, stubs)
     with Memory(locked) as memory:
         results = run_in_threads(lambda _: upload(locked, TOKENIZE, KEY, 50 * MIB, 15), range(10))
         assert all(is_ended for _, is_ended in results), results
-        assert memory.peak < 250
-        memory.wait_until_back(100)
+        assert memory.peak < 200
+        memory.wait_until_back(60)
+    assert ("messages that are being received take up grpc.max_buffered_message_bytes = 67108864"
+            in locked.read_log())
+    honest.stop()
+
+
+def test_many_messages_of_one_connection_are_not_added_up(locked, stubs):
+    """120 MB pass through a budget of 64 MiB, little of it at a time."""
+    messages, services = stubs
+    unknown = messages.DetokenizeRequest(ids=[-1] * 200_000)  # ten bytes each; soon refused
+    with grpc.insecure_channel(locked.grpc_address) as channel:
+        stub = services.InferenceStub(channel)
+
+        def send(_):
+            for _ in range(15):
+                with pytest.raises(grpc.RpcError) as refused:
+                    stub.Detokenize(unknown, metadata=WITH_KEY)
+                assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        run_in_threads(send, range(4))
 
 
 def test_a_slow_message_ends_in_time(locked, stubs):
