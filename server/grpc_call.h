@@ -25,11 +25,11 @@ namespace pbserve::server {
 struct GrpcContext {
   App* app;
   ByteBudget messages;  // received, or being received, and not yet worked off
-  GrpcConnections connections;
-  OpenCount calls;    // of pbserve.v1.Inference: a shutdown waits for them
-  OpenCount checks;   // of health, each a moment
-  OpenCount watches;  // of health, and reflection: they end when the client likes
+  OpenCount calls;      // of pbserve.v1.Inference: a shutdown waits for them
+  OpenCount checks;     // of health, each a moment
+  OpenCount watches;    // of health, and reflection: they end when the client likes
   HeapTrim heap;
+  GrpcConnections connections;  // its thread may hold the last of a call: it goes first
 };
 
 struct GrpcCallOptions {

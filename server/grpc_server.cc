@@ -92,6 +92,7 @@ void GrpcServer::stop(double timeout_s) {
   impl_->service->wait_for_calls(timeout_s);
   impl_->server->Shutdown(std::chrono::system_clock::now() + kFlushTime);
   impl_->server->Wait();
+  impl_->service->wait_for_last_calls();
   impl_->server.reset();
 }
 

@@ -193,11 +193,11 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
 GrpcService::GrpcService(App* app)
     : context_{.app = app,
                .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
-               .connections = GrpcConnections(&context_.messages),
                .calls = {},
                .checks = {},
                .watches = {},
-               .heap = {}} {}
+               .heap = {},
+               .connections = GrpcConnections(&context_.messages)} {}
 
 grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
     grpc::GenericCallbackServerContext* call) {

@@ -27,6 +27,13 @@ class GrpcService : public grpc::CallbackGenericService {
     return context_.calls.wait_for_none(std::chrono::duration<double>(timeout_s));
   }
 
+  // After gRPC's shutdown: a thread that has just looked at a call may still let go of it.
+  void wait_for_last_calls() {
+    for (OpenCount* count : {&context_.calls, &context_.checks, &context_.watches}) {
+      count->wait_for_none(std::chrono::seconds(1));
+    }
+  }
+
  private:
   GrpcContext context_;
   GrpcHealth health_;
