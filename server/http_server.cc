@@ -2,13 +2,10 @@
 
 #include <spdlog/spdlog.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/post.hpp>
 #include <chrono>
 #include <exception>
 #include <thread>
@@ -17,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/http_connection.h"
+#include "server/listener.h"
 
 namespace pbserve::server {
 namespace {
@@ -24,10 +22,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::awaitable;
 using asio::ip::tcp;
-using boost::system::error_code;
-
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
-constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
 
 // The one place where what Asio throws into a coroutine ends: a dropped connection.
 void log_exception(std::exception_ptr exception) {
@@ -42,57 +36,28 @@ void log_exception(std::exception_ptr exception) {
 }  // namespace
 
 struct HttpServer::Impl {
-  explicit Impl(const ServerConfig& config) : io(config.http.io_threads), acceptor(io) {}
+  explicit Impl(const ServerConfig& config) : io(config.http.io_threads), listener(&io, "HTTP") {}
 
-  absl::Status bind(const std::string& host, int32_t port);
   awaitable<void> accept_loop();
 
   std::unique_ptr<ConnectionContext> context;  // outlives the coroutines, which io destroys
   asio::io_context io;
-  tcp::acceptor acceptor;
+  Listener listener;
   std::vector<std::jthread> threads;
 };
 
-absl::Status HttpServer::Impl::bind(const std::string& host, int32_t port) {
-  const auto failed = [&](const error_code& error) {
-    return absl::UnavailableError(
-        absl::StrCat("HTTP cannot listen on ", host, ":", port, ": ", error.message()));
-  };
-  error_code error;
-  const asio::ip::address address = asio::ip::make_address(host, error);
-  if (error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("server.host = ", host, ": must be an IP address such as 0.0.0.0"));
-  }
-  const tcp::endpoint endpoint(address, static_cast<uint16_t>(port));
-  acceptor.open(endpoint.protocol(), error);
-  if (error) return failed(error);
-  acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-  if (error) return failed(error);
-  acceptor.bind(endpoint, error);
-  return error ? failed(error) : absl::OkStatus();
-}
-
 awaitable<void> HttpServer::Impl::accept_loop() {
-  asio::steady_timer pause(io);
-  while (acceptor.is_open()) {
-    // A strand each: the coroutines of one connection never run at once.
-    auto [error, socket] = co_await acceptor.async_accept(asio::make_strand(io), kTuple);
-    if (error == asio::error::operation_aborted) co_return;
-    if (error) {
-      spdlog::warn("HTTP accept: {}", error.message());
-      pause.expires_after(kAcceptPause);
-      co_await pause.async_wait(kTuple);
-      continue;
-    }
-    const int32_t limit = context->app->config.http.max_connections;
-    if (context->connections.value() >= limit) {
-      spdlog::warn("HTTP connection refused: http.max_connections = {} are open", limit);
-      continue;  // the socket closes here
-    }
+  const auto serve = [this](tcp::socket socket) {
     const auto strand = socket.get_executor();
     asio::co_spawn(strand, serve_connection(std::move(socket), context.get()), log_exception);
-  }
+  };
+  const auto refusal = [this] {
+    const int32_t limit = context->app->config.http.max_connections;
+    return context->connections.value() < limit
+               ? std::string()
+               : absl::StrCat("http.max_connections = ", limit, " are open");
+  };
+  return listener.accept_loop(serve, refusal);
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -101,14 +66,11 @@ HttpServer::~HttpServer() = default;
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::bind(const ServerConfig& config) {
   auto impl = std::make_unique<Impl>(config);
-  RETURN_IF_ERROR(impl->bind(config.server.host, config.http.port));
+  RETURN_IF_ERROR(impl->listener.bind(config.server.host, config.http.port));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
-uint16_t HttpServer::port() const {
-  error_code ignored;
-  return impl_->acceptor.local_endpoint(ignored).port();
-}
+uint16_t HttpServer::port() const { return impl_->listener.port(); }
 
 absl::Status HttpServer::serve(App* app) {
   impl_->context = std::unique_ptr<ConnectionContext>(
@@ -116,9 +78,7 @@ absl::Status HttpServer::serve(App* app) {
                             .bodies = ByteBudget(app->config.http.max_buffered_body_bytes),
                             .connections = {},
                             .exchanges = {}});
-  error_code error;
-  impl_->acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error) return absl::UnavailableError(absl::StrCat("HTTP cannot listen: ", error.message()));
+  RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {
     impl_->threads.emplace_back([this] { impl_->io.run(); });
@@ -128,10 +88,7 @@ absl::Status HttpServer::serve(App* app) {
 
 void HttpServer::stop(double timeout_s) {
   if (impl_->threads.empty()) return;
-  asio::post(impl_->io, [this] {
-    error_code ignored;
-    impl_->acceptor.close(ignored);
-  });
+  asio::post(impl_->io, [this] { impl_->listener.close(); });
   impl_->context->exchanges.wait_for_none(std::chrono::duration<double>(timeout_s));
   impl_->io.stop();
   impl_->threads.clear();  // joins

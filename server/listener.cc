@@ -1,0 +1,93 @@
+#include "server/listener.h"
+
+#include <spdlog/spdlog.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
+constexpr auto kLogInterval = std::chrono::seconds(1);
+
+}  // namespace
+
+Listener::Listener(asio::io_context* io, std::string name)
+    : io_(*io), name_(std::move(name)), acceptor_(*io) {}
+
+absl::Status Listener::bind(const std::string& host, int32_t port) {
+  error_code error;
+  const asio::ip::address address = asio::ip::make_address(host, error);
+  if (error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("server.host = ", host, ": must be an IP address such as 0.0.0.0"));
+  }
+  const tcp::endpoint endpoint(address, static_cast<uint16_t>(port));
+  acceptor_.open(endpoint.protocol(), error);
+  if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat(name_, " cannot listen on ", host, ":", port, ": ", error.message()));
+}
+
+absl::Status Listener::listen() {
+  error_code error;
+  acceptor_.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(name_, " cannot listen: ", error.message()));
+}
+
+uint16_t Listener::port() const {
+  error_code ignored;
+  return acceptor_.local_endpoint(ignored).port();
+}
+
+void Listener::close() {
+  error_code ignored;
+  acceptor_.close(ignored);
+}
+
+asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
+  asio::steady_timer pause(io_);
+  while (acceptor_.is_open()) {
+    auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
+    if (error == asio::error::operation_aborted) co_return;
+    if (error) {
+      log(absl::StrCat("accept: ", error.message()));
+      pause.expires_after(kAcceptPause);
+      co_await pause.async_wait(kTuple);
+      continue;
+    }
+    if (const std::string text = refusal(); !text.empty()) {
+      log(absl::StrCat("connection refused: ", text));
+      continue;  // the socket closes here
+    }
+    serve(std::move(socket));
+  }
+}
+
+void Listener::log(const std::string& what) {
+  const Clock::time_point time = Clock::now();
+  if (time - last_log_ < kLogInterval) {
+    ++num_unlogged_;
+    return;
+  }
+  last_log_ = time;
+  spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(num_unlogged_, 0));
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,45 @@
+// A listening TCP socket, and the loop that accepts from it whatever happens.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <functional>
+#include <string>
+
+#include "kernels/core/status.h"
+
+namespace pbserve::server {
+
+class Listener {
+ public:
+  // `name` is whose it is, for errors and log lines: "HTTP".
+  Listener(boost::asio::io_context* io, std::string name);
+
+  // Takes the address, without listening: a port in use is an error before a model is loaded.
+  // `host` is an IP address; port 0 takes a free one.
+  absl::Status bind(const std::string& host, int32_t port);
+  absl::Status listen();
+  uint16_t port() const;
+
+  // Until close(). A connection that comes while `refusal` returns a text is closed at once, and
+  // the text is logged at most once a second. Where descriptors are used up, connections wait in
+  // the system's queue. Sockets have a strand each.
+  using Serve = std::function<void(boost::asio::ip::tcp::socket)>;
+  using Refusal = std::function<std::string()>;  // empty: there is room
+  boost::asio::awaitable<void> accept_loop(Serve serve, Refusal refusal);
+
+  // On a thread of the io_context.
+  void close();
+
+ private:
+  void log(const std::string& what);
+
+  boost::asio::io_context& io_;
+  const std::string name_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  std::chrono::steady_clock::time_point last_log_;
+  int64_t num_unlogged_ = 0;
+};
+
+}  // namespace pbserve::server
