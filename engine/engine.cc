@@ -188,6 +188,7 @@ std::string Engine::token_text(int32_t id) const { return impl_->tokenizer->toke
 
 const EngineInfo& Engine::info() const { return impl_->info; }
 EngineLoad Engine::load() const { return impl_->loop->load(); }
+double Engine::stalled_s() const { return impl_->loop->stalled_s(); }
 const Metrics& Engine::metrics() const { return impl_->metrics; }
 
 }  // namespace pbserve::engine

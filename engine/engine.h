@@ -66,6 +66,8 @@ class Engine {
 
   const EngineInfo& info() const;
   EngineLoad load() const;
+  // Seconds since the engine last took a turn although it has requests; 0 while it has none.
+  double stalled_s() const;
   const Metrics& metrics() const;
 
  private:

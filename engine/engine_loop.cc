@@ -162,12 +162,20 @@ EngineLoad EngineLoop::load() const {
           .num_pages_cached = num_pages_cached_};
 }
 
+double EngineLoop::stalled_s() const {
+  if (num_running_ + num_waiting_ + num_arriving_ == 0) return 0;
+  return ms_between(last_turn_, Clock::now()) / 1000;
+}
+
 // ---- engine thread ----
 
 void EngineLoop::run() {
   runner_.bind_thread();
   bool worked = false;
-  while (receive(/*may_sleep=*/!worked)) worked = take_turn();
+  while (receive(/*may_sleep=*/!worked)) {
+    worked = take_turn();
+    last_turn_ = Clock::now();
+  }
   while (runner_.num_in_flight() > 0) commit(runner_.collect());
 }
 

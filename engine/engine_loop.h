@@ -33,6 +33,7 @@ class EngineLoop {
   void cancel(SequenceId id);
   bool drain(std::chrono::milliseconds timeout);
   EngineLoad load() const;
+  double stalled_s() const;
 
  private:
   struct NewRequest {
@@ -81,6 +82,7 @@ class EngineLoop {
   std::atomic<int64_t> num_waiting_tokens_ = 0;
   std::atomic<int64_t> num_pages_used_ = 0;
   std::atomic<int64_t> num_pages_cached_ = 0;
+  std::atomic<Clock::time_point> last_turn_ = Clock::now();
 
   std::atomic<int64_t> num_arriving_ = 0;  // requests in the inbox
 

@@ -18,7 +18,7 @@ struct App {
 
   engine::Engine* const engine;
   const ServerConfig config;
-  const Auth auth;
+  Auth auth;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
   std::atomic<bool> ready{true};

@@ -22,14 +22,19 @@ bool equal_constant_time(absl::string_view a, absl::string_view b) {
 
 }  // namespace
 
-Auth::Auth(std::vector<std::string> keys) : keys_(std::move(keys)) {}
+Auth::Auth(std::vector<std::string> keys) { replace(std::move(keys)); }
+
+void Auth::replace(std::vector<std::string> keys) {
+  keys_ = std::make_shared<Keys>(std::move(keys));
+}
 
 absl::Status Auth::check(absl::string_view authorization) const {
-  if (keys_.empty()) return absl::OkStatus();
+  const std::shared_ptr<Keys> keys = keys_;
+  if (keys->empty()) return absl::OkStatus();
   if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return invalid_api_key();
   const absl::string_view given = authorization.substr(kScheme.size());
   bool is_known = false;
-  for (const std::string& key : keys_) is_known |= equal_constant_time(given, key);
+  for (const std::string& key : *keys) is_known |= equal_constant_time(given, key);
   return is_known ? absl::OkStatus() : invalid_api_key();
 }
 

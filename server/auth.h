@@ -1,6 +1,8 @@
 // API keys: `Authorization: Bearer <key>`, the same for HTTP headers and gRPC metadata.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,12 +16,16 @@ class Auth {
   // No keys: everybody may call.
   explicit Auth(std::vector<std::string> keys);
 
+  // From here on these count. Thread-safe, beside check().
+  void replace(std::vector<std::string> keys);
+
   // `authorization` is the header's value, or empty. Takes the same time for every wrong key of
   // one length, and compares with all keys.
   absl::Status check(absl::string_view authorization) const;
 
  private:
-  std::vector<std::string> keys_;
+  using Keys = const std::vector<std::string>;
+  std::atomic<std::shared_ptr<Keys>> keys_;
 };
 
 }  // namespace pbserve::server

@@ -88,6 +88,7 @@ void GrpcCall::run() {
   const ByteBudget::Lease lease = std::move(lease_);
   grpc::ByteBuffer message;
   message.Swap(&message_);
+  if (context_->app->workers.refuses()) return refuse(not_ready());
   try {
     serve(&message);
   } catch (const std::bad_alloc&) {

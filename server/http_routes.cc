@@ -35,7 +35,15 @@ Json model_card(const App& app) {
           {"max_model_len", info.max_model_len}};
 }
 
-Reply health(App&, const HttpRequest&) { return json_reply({{"status", "ok"}}); }
+// A balancer or an orchestrator restarts what fails here.
+Reply health(App& app, const HttpRequest&) {
+  const double limit_s = app.config.server.watchdog_s;
+  const double stalled_s = app.engine->stalled_s();
+  if (limit_s == 0 || stalled_s < limit_s) return json_reply({{"status", "ok"}});
+  HttpReply reply = json_reply({{"status", "stalled"}, {"stalled_s", stalled_s}});
+  reply.status = 503;
+  return reply;
+}
 
 Reply ready(App& app, const HttpRequest&) {
   if (!app.ready) return not_ready();
@@ -163,6 +171,12 @@ bool matches(absl::string_view pattern, absl::string_view path) {
 }  // namespace
 
 std::span<const Route> routes() { return kRoutes; }
+
+absl::StatusOr<const Route*> find_admin_route(absl::string_view method, absl::string_view path) {
+  const absl::StatusOr<const Route*> route = find_route(method, path);
+  if (!route.ok() || (*route)->is_open || (*route)->path == "/metrics") return route;
+  return unknown_route(method, path);
+}
 
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path) {
   // A GET whose body is not sent: http_stream leaves it out.

@@ -27,5 +27,7 @@ std::span<const Route> routes();
 
 // HEAD finds the routes of GET. kNotFound or "method not allowed" where nothing matches.
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path);
+// The same among those of the admin port.
+absl::StatusOr<const Route*> find_admin_route(absl::string_view method, absl::string_view path);
 
 }  // namespace pbserve::server

@@ -1,6 +1,4 @@
 // pbserve: reads the config, starts the engine and both fronts, waits for a signal, drains.
-#include <pthread.h>
-#include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -11,15 +9,18 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "engine/engine.h"
+#include "server/admin_server.h"
 #include "server/app.h"
 #include "server/command_line.h"
 #include "server/config.h"
 #include "server/descriptor_limit.h"
 #include "server/grpc_server.h"
 #include "server/http_server.h"
+#include "server/process_signals.h"
 
 namespace pbserve::server {
 namespace {
@@ -34,19 +35,48 @@ void start_log(const std::string& level) {
   spdlog::set_default_logger(std::move(log));
 }
 
-sigset_t shutdown_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  return signals;
+// How often a wait for something else looks for signals.
+constexpr auto kSignalPause = std::chrono::milliseconds(50);
+
+// On a thread of its own: a folder on a stalled disk must not keep the process from ending.
+absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::EngineConfig& config,
+                                                            const ProcessSignals& signals) {
+  auto loaded = std::async(std::launch::async, [&] { return engine::Engine::create(config); });
+  while (loaded.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    const auto taken = signals.wait_for(kSignalPause);
+    if (!taken || taken->kind == ProcessSignals::Kind::kReload) continue;
+    spdlog::warn("{}: stopped while the model was loaded", strsignal(taken->number));
+    spdlog::shutdown();
+    ProcessSignals::end_process(taken->number);
+  }
+  return loaded.get();
 }
 
-void wait_for_signal() {
-  const sigset_t signals = shutdown_signals();
-  int number = 0;
-  sigwait(&signals, &number);
-  spdlog::info("{}: draining", strsignal(number));
+// The keys as the flags and files have them now. What is wrong changes nothing.
+void reload_keys(const CommandLine& line, App* app) {
+  absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
+  if (config.ok() && config->server.api_keys.empty() && !app->config.server.api_keys.empty()) {
+    config = absl::FailedPreconditionError("no API key is left, and all would be let in");
+  }
+  if (!config.ok()) {
+    spdlog::error("SIGHUP: the API keys stay as they are: {}",
+                  std::string(config.status().message()));
+    return;
+  }
+  spdlog::info("SIGHUP: {} API keys", config->server.api_keys.size());
+  app->auth.replace(std::move(config->server.api_keys));
+}
+
+void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* app) {
+  while (true) {
+    const auto taken = signals.wait_for(std::chrono::hours(1));
+    if (!taken) continue;
+    if (taken->kind == ProcessSignals::Kind::kStop) {
+      spdlog::info("{}: draining", strsignal(taken->number));
+      return;
+    }
+    reload_keys(line, app);
+  }
 }
 
 void print_limits(const App& app) {
@@ -80,25 +110,32 @@ void print_example(const App& app, uint16_t port) {
       config.server.host, port, key, app.engine->info().model_name);
 }
 
-// Ready goes false first, so that balancers look elsewhere while what runs may finish. A second
-// signal ends the process at once. The fronts end here: their connections hold requests of the
-// engine, which must still be there.
-void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcServer> grpc) {
+// The fronts end here: their connections hold requests of the engine, which must still be there.
+void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
   const double timeout_s = app->config.server.shutdown_timeout_s;
+  app->workers.refuse();  // the engine would take none of it
+  if (!app->engine->drain(static_cast<int64_t>(timeout_s * 1000))) {
+    spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);
+  }
+  http->stop(kFlushTimeoutS);
+  if (grpc != nullptr) grpc->stop(kFlushTimeoutS);
+  app->workers.join();
+}
+
+// Ready goes false first, so that balancers look elsewhere while what comes is still taken; then
+// what runs may finish. A second signal ends the process at once.
+void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcServer> grpc,
+               const ProcessSignals& signals) {
   app->ready = false;
   if (grpc) grpc->set_not_serving();
-  auto drained = std::async(std::launch::async, [&] {
-    if (!app->engine->drain(static_cast<int64_t>(timeout_s * 1000))) {
-      spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);
-    }
-    http->stop(kFlushTimeoutS);
-    if (grpc) grpc->stop(kFlushTimeoutS);
-    app->workers.join();
+  const auto delay = std::chrono::duration<double>(app->config.server.drain_delay_s);
+  auto ended = std::async(std::launch::async, [&] {
+    std::this_thread::sleep_for(delay);
+    end_fronts(app, http.get(), grpc.get());
   });
-  const sigset_t signals = shutdown_signals();
-  const timespec look_again{.tv_sec = 0, .tv_nsec = 50'000'000};
-  while (drained.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-    if (sigtimedwait(&signals, nullptr, &look_again) > 0) {
+  while (ended.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    const auto taken = signals.wait_for(kSignalPause);
+    if (taken && taken->kind == ProcessSignals::Kind::kStop) {
       spdlog::warn("second signal: stopping at once");
       std::_Exit(1);
     }
@@ -106,15 +143,20 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
   spdlog::info("stopped");
 }
 
-absl::Status serve(ServerConfig config) {
+absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;
   if (config.grpc.enabled) {
     ASSIGN_OR_RETURN(grpc, GrpcServer::bind(config));
   }
+  std::unique_ptr<AdminServer> admin;
+  if (config.server.admin_port >= 0) {
+    ASSIGN_OR_RETURN(admin, AdminServer::start(config));
+    spdlog::info("admin on {}:{}", config.server.host, admin->port());
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
-                   engine::Engine::create(config.engine));
+                   load_engine(config.engine, signals));
   App app(engine.get(), config);
   if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
   print_limits(app);
@@ -125,22 +167,22 @@ absl::Status serve(ServerConfig config) {
   spdlog::info("HTTP on {}:{}", config.server.host, http->port());
   if (grpc) spdlog::info("gRPC on {}:{}", config.server.host, grpc->port());
   print_example(app, http->port());
-  wait_for_signal();
-  shut_down(&app, std::move(http), std::move(grpc));
+  if (admin) admin->set_app(&app);
+  wait_for_stop(signals, line, &app);
+  shut_down(&app, std::move(http), std::move(grpc), signals);
+  admin.reset();  // before the app that it speaks of
   return absl::OkStatus();
 }
 
 int main(int argc, const char* const* argv) {
   const CommandLineResult line = parse_command_line(argc, argv);
   if (!line.command_line) return line.exit_code;
-  // Before any thread exists, so that all of them inherit the mask and main alone takes signals.
-  const sigset_t signals = shutdown_signals();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);  // a write to a closed socket is an error code
+  const ProcessSignals signals;  // before any thread
   const absl::StatusOr<ServerConfig> config =
       load_config(line.command_line->config_file, line.command_line->overrides);
   start_log(config.ok() ? config->server.log_level : "info");
-  const absl::Status status = config.ok() ? serve(*config) : config.status();
+  const absl::Status status =
+      config.ok() ? serve(*line.command_line, *config, signals) : config.status();
   if (status.ok()) return 0;
   spdlog::error("{}", std::string(status.message()));
   return 1;

@@ -1,5 +1,6 @@
 #include "server/worker_pool.h"
 
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <utility>
@@ -14,6 +15,7 @@ constexpr size_t kLargeBytes = 256 << 10;  // about 25 ms of tokenising at 10 MB
 struct WorkerPool::Impl {
   explicit Impl(int num_threads) : small(static_cast<size_t>(num_threads)), large(1) {}
 
+  std::atomic<bool> refuses = false;
   boost::asio::thread_pool small;
   boost::asio::thread_pool large;
 };
@@ -21,6 +23,10 @@ struct WorkerPool::Impl {
 WorkerPool::WorkerPool(int num_threads) : impl_(std::make_unique<Impl>(num_threads)) {}
 
 WorkerPool::~WorkerPool() { join(); }
+
+void WorkerPool::refuse() { impl_->refuses = true; }
+
+bool WorkerPool::refuses() const { return impl_->refuses; }
 
 void WorkerPool::join() {
   impl_->small.join();

@@ -20,6 +20,10 @@ class WorkerPool {
   // or call has at most one piece of work in it.
   void post(size_t work_bytes, std::function<void()> work);
 
+  // From here on work that has not begun is to answer without being done: see refuses().
+  void refuse();
+  bool refuses() const;
+
   // Returns when everything posted has run. Nothing may be posted afterwards.
   void join();
 
