@@ -5,6 +5,7 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/core/bits.h"
@@ -112,6 +113,18 @@ absl::Status validate(const RequestLimits& limits) {
   return require_range("limits.max_cache_salt_bytes", limits.max_cache_salt_bytes, 0, kTextMax);
 }
 
+absl::Status validate(const MetricsOptions& metrics) {
+  const std::string& prefix = metrics.prefix;
+  const bool is_name = !prefix.empty() && !absl::ascii_isdigit(prefix.front()) &&
+                       std::ranges::all_of(prefix, [](char c) {
+                         return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_';
+                       });
+  if (is_name) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("metrics.prefix is \"", prefix,
+                   "\", must be letters, digits and _, and begin with no digit"));
+}
+
 }  // namespace
 
 // CPU: the demo model on 2 threads costs the same at 2,048 tokens and 20 % less at 3,072.
@@ -154,6 +167,7 @@ absl::Status validate(const EngineConfig& config) {
   RETURN_IF_ERROR(validate(config.model, config.device));
   RETURN_IF_ERROR(validate(config.scheduler));
   RETURN_IF_ERROR(validate(config.pbs));
+  RETURN_IF_ERROR(validate(config.metrics));
   return validate(config.limits);
 }
 

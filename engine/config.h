@@ -87,12 +87,17 @@ struct RequestLimits {
   int32_t max_cache_salt_bytes = 1024;
 };
 
+struct MetricsOptions {
+  std::string prefix = "pbserve";  // of every name: "vllm" for tools that know only its names
+};
+
 struct EngineConfig {
   ModelOptions model;
   DeviceOptions device;
   SchedulerOptions scheduler;
   PbsOptions pbs;
   RequestLimits limits;
+  MetricsOptions metrics;
 };
 
 // The published method (arXiv 2510.21270): one span, mean scores, tau .9, no dense tail. Every

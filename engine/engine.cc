@@ -132,19 +132,21 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
       .sparse_attention = attention_signature(config.pbs, config.pbs.params.threshold)};
   const IntakeLimits limits{.vocab_size = model.vocab_size, .max_model_len = memory.max_model_len};
   Intake intake(config, limits, *tokenizer, std::move(chat_template), std::move(defaults));
-  auto impl = std::unique_ptr<Impl>(new Impl{.info = info,
-                                             .stream = std::move(stream),
-                                             .tokenizer = std::move(tokenizer),
-                                             .intake = std::move(intake),
-                                             .transformer = std::move(transformer),
-                                             .pool = nullptr,
-                                             .runner = nullptr,
-                                             .metrics = Metrics(info.model_name),
-                                             .loop = nullptr});
+  auto impl =
+      std::unique_ptr<Impl>(new Impl{.info = info,
+                                     .stream = std::move(stream),
+                                     .tokenizer = std::move(tokenizer),
+                                     .intake = std::move(intake),
+                                     .transformer = std::move(transformer),
+                                     .pool = nullptr,
+                                     .runner = nullptr,
+                                     .metrics = Metrics(info.model_name, config.metrics.prefix),
+                                     .loop = nullptr});
   const KvCacheShape shape{.num_layers = model.num_layers,
                            .num_kv_heads = model.num_kv_heads,
                            .head_dim = model.head_dim,
                            .dtype = impl->transformer.dtype()};
+  impl->metrics.set_cache_config(info.page_size, info.num_pages);
   ASSIGN_OR_RETURN(impl->pool, KvCachePool::create(choice.device, shape, memory.num_pages));
   ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(config, memory.runner, impl->transformer,
                                                      *impl->pool, impl->stream));

@@ -34,12 +34,11 @@ const Buckets kCoverageBuckets{.5, .6, .7, .8, .85, .9, .92, .94, .95, .96, .97,
 
 constexpr std::array<const char*, 4> kFinishedReasons{"stop", "length", "abort", "error"};
 
-std::string full_name(const std::string& name) { return "pbserve:" + name; }
-
 }  // namespace
 
 struct Metrics::Impl {
-  explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {
+  Impl(const std::string& model_name, const std::string& the_prefix)
+      : prefix(the_prefix), labels{{"model_name", model_name}} {
     for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
       success[i] = &success_family.Add({{"finished_reason", kFinishedReasons[i]}});
     }
@@ -52,16 +51,19 @@ struct Metrics::Impl {
         .Labels(labels)
         .Register(registry);
   }
+  std::string full_name(const std::string& name) const { return prefix + ":" + name; }
   Counter& counter(const std::string& name, const std::string& help) {
     return counter_family(name, help).Add({});
   }
-  Gauge& gauge(const std::string& name, const std::string& help) {
+  Family<Gauge>& gauge_family(const std::string& name, const std::string& help) {
     return prometheus::BuildGauge()
         .Name(full_name(name))
         .Help(help)
         .Labels(labels)
-        .Register(registry)
-        .Add({});
+        .Register(registry);
+  }
+  Gauge& gauge(const std::string& name, const std::string& help) {
+    return gauge_family(name, help).Add({});
   }
   Family<Histogram>& histogram_family(const std::string& name, const std::string& help) {
     return prometheus::BuildHistogram()
@@ -74,12 +76,17 @@ struct Metrics::Impl {
     return histogram_family(name, help).Add({}, buckets);
   }
 
+  const std::string prefix;
   prometheus::Labels labels;
   prometheus::Registry registry;
 
   Gauge& running = gauge("num_requests_running", "Requests prefilling or decoding.");
   Gauge& waiting = gauge("num_requests_waiting", "Requests accepted and not started.");
   Gauge& kv_usage = gauge("kv_cache_usage_perc", "Share of KV pages held by requests, 0 to 1.");
+  Gauge& kv_usage_old_name =
+      gauge("gpu_cache_usage_perc", "kv_cache_usage_perc, as older dashboards call it.");
+  Family<Gauge>& cache_config =
+      gauge_family("cache_config_info", "Always 1; the labels tell of the KV cache.");
   Gauge& kv_cached =
       gauge("kv_cache_cached_perc", "Share of KV pages held by the prefix cache alone, 0 to 1.");
 
@@ -100,6 +107,12 @@ struct Metrics::Impl {
                                      "From arrival to the first token.", kFirstTokenBuckets);
   Histogram& inter_token = histogram("inter_token_latency_seconds",
                                      "Between two tokens of a request.", kInterTokenBuckets);
+  Histogram& inter_token_old_name =
+      histogram("time_per_output_token_seconds",
+                "inter_token_latency_seconds, as older dashboards call it.", kInterTokenBuckets);
+  Histogram& request_inter_token =
+      histogram("request_time_per_output_token_seconds",
+                "Mean of a request's times between two tokens.", kInterTokenBuckets);
   Histogram& e2e =
       histogram("e2e_request_latency_seconds", "From arrival to the last token.", kRequestBuckets);
   Histogram& queue_time = histogram("request_queue_time_seconds",
@@ -115,6 +128,9 @@ struct Metrics::Impl {
       histogram("request_prompt_tokens", "Prompt tokens of a request.", kRequestTokenBuckets);
   Histogram& request_generation = histogram(
       "request_generation_tokens", "Tokens generated for a request.", kRequestTokenBuckets);
+  Histogram& request_max_generation =
+      histogram("request_max_num_generation_tokens",
+                "Tokens of a request's longest choice: it has one.", kRequestTokenBuckets);
   Histogram& step_tokens =
       histogram("iteration_tokens_total", "Tokens computed in a step.", kStepTokenBuckets);
   Family<Histogram>& density_family =
@@ -128,14 +144,24 @@ struct Metrics::Impl {
   Histogram& density_pbs = density_family.Add({{"mode", "pbs"}}, kDensityBuckets);
 };
 
-Metrics::Metrics(const std::string& model_name) : impl_(std::make_unique<Impl>(model_name)) {}
+Metrics::Metrics(const std::string& model_name, const std::string& prefix)
+    : impl_(std::make_unique<Impl>(model_name, prefix)) {}
 Metrics::~Metrics() = default;
+
+void Metrics::set_cache_config(int64_t page_size, int64_t num_pages) {
+  impl_->cache_config
+      .Add({{"block_size", std::to_string(page_size)},
+            {"num_gpu_blocks", std::to_string(num_pages)}})
+      .Set(1);
+}
 
 void Metrics::set_gauges(const Gauges& gauges) {
   const auto num_pages = static_cast<double>(gauges.num_pages);
   impl_->running.Set(static_cast<double>(gauges.num_running));
   impl_->waiting.Set(static_cast<double>(gauges.num_waiting));
-  impl_->kv_usage.Set(static_cast<double>(gauges.num_pages_used) / num_pages);
+  const double usage = static_cast<double>(gauges.num_pages_used) / num_pages;
+  impl_->kv_usage.Set(usage);
+  impl_->kv_usage_old_name.Set(usage);
   impl_->kv_cached.Set(static_cast<double>(gauges.num_pages_cached) / num_pages);
 }
 
@@ -158,6 +184,7 @@ void Metrics::observe_first_token(double seconds) {
 
 void Metrics::observe_inter_token(double seconds) {
   impl_->inter_token.Observe(seconds);
+  impl_->inter_token_old_name.Observe(seconds);
   impl_->generation_tokens.Increment();
 }
 
@@ -167,6 +194,10 @@ void Metrics::observe_finished(const Completion& completion, double e2e_seconds)
   impl_->e2e.Observe(e2e_seconds);
   impl_->request_prompt.Observe(static_cast<double>(completion.usage.prompt_tokens));
   impl_->request_generation.Observe(static_cast<double>(completion.usage.completion_tokens));
+  impl_->request_max_generation.Observe(static_cast<double>(completion.usage.completion_tokens));
+  if (timings.mean_inter_token_ms >= 0) {
+    impl_->request_inter_token.Observe(timings.mean_inter_token_ms / 1e3);
+  }
   if (timings.queue_ms >= 0) impl_->queue_time.Observe(timings.queue_ms / 1e3);
   if (timings.generation_ms >= 0) impl_->decode_time.Observe(timings.generation_ms / 1e3);
   if (timings.prefill_ms < 0) return;

@@ -1,5 +1,5 @@
-// Metrics: counters, gauges and histograms under the names dashboards know, prefix `pbserve:`.
-// Any thread may update or render.
+// Metrics: counters, gauges and histograms under the names of vLLM, which dashboards know, with a
+// prefix of our own unless another is set. Any thread may update or render.
 #pragma once
 
 #include <memory>
@@ -11,10 +11,14 @@ namespace pbserve::engine {
 
 class Metrics {
  public:
-  explicit Metrics(const std::string& model_name);
+  // `prefix` stands before the colon of every name.
+  explicit Metrics(const std::string& model_name, const std::string& prefix = "pbserve");
   ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
+
+  // Once, at the start: what routers want to know of the cache.
+  void set_cache_config(int64_t page_size, int64_t num_pages);
 
   // After every step, by the engine thread.
   struct Gauges {

@@ -43,6 +43,7 @@ constexpr Flag kFlags[] = {
     {"--max-body-bytes", "http.max_body_bytes", "largest HTTP body: 64M"},
     {"--sse-keep-alive-interval", "http.sse_keep_alive_s",
      "seconds of silence before a comment; 0 = none"},
+    {"--metrics-prefix", "metrics.prefix", "before the colon of metrics (pbserve); vllm for tools"},
     {"--log-level", "server.log_level", "debug | info | warning | error"},
 };
 

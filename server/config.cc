@@ -88,6 +88,8 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
 
   bind_pbs(&config->pbs, table);
 
+  table->add("metrics.prefix", &config->metrics.prefix);
+
   engine::RequestLimits& limits = config->limits;
   table->add("limits.max_stop_strings", &limits.max_stop_strings);
   table->add("limits.max_stop_bytes", &limits.max_stop_bytes);

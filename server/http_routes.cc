@@ -10,6 +10,7 @@
 #include "server/api_error.h"
 #include "server/openai_format.h"
 #include "server/openapi.h"
+#include "server/process_metrics.h"
 #include "server/version.h"
 
 namespace pbserve::server {
@@ -91,7 +92,7 @@ Reply config(App& app, const HttpRequest&) { return json_reply(effective_config(
 
 Reply metrics(App& app, const HttpRequest&) {
   return HttpReply{.content_type = "text/plain; version=0.0.4; charset=utf-8",
-                   .body = app.engine->metrics().render()};
+                   .body = app.engine->metrics().render() + render_process_metrics()};
 }
 
 Reply openapi(App&, const HttpRequest&) { return json_reply(openapi_document()); }

@@ -116,6 +116,27 @@ TEST(Metrics, PhasesThatWereNotReachedAreNotObserved) {
   }
 }
 
+// Tools that were made for vLLM's names, of any age, find what they look for.
+TEST(Metrics, ThePrefixAndTheOldNames) {
+  Metrics metrics("demo", "vllm");
+  metrics.set_cache_config(128, 100);
+  metrics.set_gauges({.num_pages_used = 25, .num_pages = 100});
+  metrics.observe_inter_token(0.02);
+  Completion completion = completion_of(FinishReason::kStop);
+  completion.timings.mean_inter_token_ms = 100;
+  metrics.observe_finished(completion, 1);
+  const std::string text = metrics.render();
+  for (const char* line :
+       {"vllm:cache_config_info{model_name=\"demo\",block_size=\"128\",num_gpu_blocks=\"100\"} 1\n",
+        "vllm:gpu_cache_usage_perc{model_name=\"demo\"} 0.25\n",
+        "vllm:time_per_output_token_seconds_count{model_name=\"demo\"} 1\n",
+        "vllm:request_time_per_output_token_seconds_sum{model_name=\"demo\"} 0.1\n",
+        "vllm:request_max_num_generation_tokens_sum{model_name=\"demo\"} 40\n"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line << text;
+  }
+  EXPECT_EQ(text.find("pbserve:"), std::string::npos);
+}
+
 TEST(Metrics, Rejections) {
   Metrics metrics("demo");
   metrics.count_rejected("queue_full");

@@ -99,6 +99,24 @@ def test_probes_answer_on_the_admin_port_while_every_connection_is_taken():
             connection.close()
 
 
+def test_metrics_tell_of_the_process_and_take_another_prefix():
+    with Server("--metrics-prefix", "vllm") as server:
+        metrics = server.metrics()
+        assert metrics["vllm:num_requests_running"] == 0
+        assert metrics["vllm:cache_config_info"] == 1
+        assert not any(name.startswith("pbserve:") for name in metrics)
+        assert metrics["process_resident_memory_bytes"] > 10e6
+        open_before = metrics["process_open_fds"]
+        assert 0 < open_before < metrics["process_max_fds"]
+        connections = [RawConnection(server) for _ in range(10)]
+        time.sleep(0.3)
+        assert server.metrics()["process_open_fds"] >= open_before + 9
+        for connection in connections:
+            connection.close()
+        age_s = time.time() - metrics["process_start_time_seconds"]
+        assert -2 < age_s < 120
+
+
 def test_health_fails_while_the_engine_stands_still():
     """A slice of prefill takes longer than this watchdog waits."""
     with Server("--watchdog-s", "0.02", "--admin-port", "0") as server:
