@@ -88,11 +88,11 @@ class Server:
                 values[name] = values.get(name, 0) + float(value)
         return values
 
-    def wait_until_idle(self, timeout_s=60):
+    def wait_until_idle(self, timeout_s=60, headers=None):
         """Every request has left the engine, and no page is held by one."""
         deadline = time.monotonic() + timeout_s
         while True:
-            load = requests.get(self.url + "/load", timeout=30).json()
+            load = requests.get(self.url + "/load", headers=headers, timeout=30).json()
             if load["num_running"] + load["num_waiting"] + load["num_pages_used"] == 0:
                 return
             assert time.monotonic() < deadline, f"the engine still holds {load}"
