@@ -97,9 +97,11 @@ def burst(server, rng, ledger):
                    [rng.random() for _ in range(24)])
 
 
-BAD_BODIES = (b"", b"{", b"[1, 2", b'{"prompt": 7}', b'{"prompt": "x", "max_tokens": -1}', b"\xff\xfe",
-              b'{"prompt": [' + b"1," * 5000 + b"1e999]}", b'{"a":' * 300, b'"' + b"x" * 100_000 + b'"',
+BAD_BODIES = (b"", b"{", b"[1, 2", b'{"prompt": 7}', b'{"prompt": "x", "max_tokens": -1}',
+              b"\xff\xfe", b'{"prompt": [' + b"1," * 5000 + b"1e999]}", b'{"a":' * 300,
+              b'"' + b"x" * 100_000 + b'"',
               json.dumps({"prompt": "x", "stop": ["a"] * 50}).encode())
+HALF_A_HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le"
 
 
 def send_bad_json(server, rng, ledger):
@@ -130,7 +132,7 @@ def come_without_a_key(server, rng, ledger):
 
 def hold_a_connection(server, rng, ledger):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le"[:rng.randrange(50)])
+        connection.sendall(HALF_A_HEAD[:rng.randrange(50)])
         time.sleep(rng.random() * 3)
     ledger.count("held connections")
 
