@@ -34,7 +34,7 @@ def exported(server):
     return samples
 
 
-@pytest.mark.parametrize("where, query", queries())
+@pytest.mark.parametrize("where, query", list(queries()))
 def test_every_query_names_metrics_and_labels_that_exist(exported, where, query):
     found = METRIC.findall(query)
     assert found, f"{where} asks for nothing"
