@@ -17,12 +17,13 @@ struct ModelConfig;
 namespace pbserve::engine {
 
 struct ModelOptions {
-  std::string path;                  // a Hugging Face folder
-  std::string served_name;           // empty: the folder's name
-  std::string load_format = "auto";  // auto | dummy (seeded random weights)
-  std::string dtype = "bfloat16";    // bfloat16 | float32 (CPU only)
-  std::string hf_overrides;          // JSON merge patch over config.json, or empty
-  int64_t max_model_len = 0;         // 0 = auto: the model's own, as far as the cache holds
+  std::string path;                        // a Hugging Face folder
+  std::string served_name;                 // empty: the folder's name
+  std::string load_format = "auto";        // auto | dummy (seeded random weights)
+  std::string dtype = "bfloat16";          // bfloat16 | float32 (CPU only)
+  std::string hf_overrides;                // JSON merge patch over config.json, or empty
+  bool special_tokens_in_content = false;  // "<|im_end|>" in a message's text is that token
+  int64_t max_model_len = 0;               // 0 = auto: the model's own, as far as the cache holds
 };
 
 struct DeviceOptions {

@@ -68,8 +68,9 @@ std::string selector_name(kernels::PbsSelector selector) {
 std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const kernels::PbsParams& params = pbs.params;
   const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
-  const std::string forced =
-      pbs.force_density > 0 ? absl::StrCat(" forced density ", pbs.force_density) : "";
+  const std::string forced = pbs.force_density > 0
+                                 ? absl::StrCat(" forced density ", pbs.force_density)
+                                 : "";
   return absl::StrCat("pbs ", scorer_name(params), " ", selector_name(params.selector), " ",
                       exact_digits(threshold), " span ", pbs.span, " segment ", params.segment,
                       order, " sink ", params.sink, params.sink_free ? " free" : "", " local ",
@@ -120,13 +121,14 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
     RETURN_IF_ERROR(check_ids(*ids, "prompt"));
     return *ids;
   }
-  std::string rendered;
+  models::RenderedChat rendered;
   const std::string* text = std::get_if<std::string>(&prompt);
   const bool is_chat = text == nullptr;
   if (is_chat) {  // the template writes the special tokens itself
     ASSIGN_OR_RETURN(rendered, render(std::get<ChatPrompt>(prompt)));
-    text = &rendered;
+    text = &rendered.text;
     add_special_tokens = false;
+    if (config_.model.special_tokens_in_content) rendered.content.clear();
   }
   // Spares the tokeniser a text that cannot fit whatever its tokens are.
   if (text->size() / longest_token_bytes_ > static_cast<size_t>(limits_.max_model_len)) {
@@ -134,12 +136,13 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
                                                    " bytes, more than ", limits_.max_model_len,
                                                    " tokens (the context limit) can hold"));
   }
-  ASSIGN_OR_RETURN(auto ids, tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens}));
+  ASSIGN_OR_RETURN(auto ids, tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens,
+                                                       .content = rendered.content}));
   RETURN_IF_ERROR(check_encoded(ids, is_chat ? "messages" : "prompt"));
   return ids;
 }
 
-absl::StatusOr<std::string> Intake::render(const ChatPrompt& chat) const {
+absl::StatusOr<models::RenderedChat> Intake::render(const ChatPrompt& chat) const {
   if (!chat_template_) {
     return absl::InvalidArgumentError(
         "messages: the model has no chat template; use a text prompt");

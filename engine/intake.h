@@ -33,7 +33,7 @@ class Intake {
                                                 bool add_special_tokens) const;
 
  private:
-  absl::StatusOr<std::string> render(const ChatPrompt& chat) const;
+  absl::StatusOr<models::RenderedChat> render(const ChatPrompt& chat) const;
   absl::Status check_ids(const std::vector<int32_t>& ids, const char* field) const;
   // The same of ids that the tokenizer made of a text: names the text, which is what was sent.
   absl::Status check_encoded(const std::vector<int32_t>& ids, const char* field) const;

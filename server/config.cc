@@ -66,6 +66,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("model.load_format", &model.load_format);
   table->add("model.dtype", &model.dtype);
   table->add_json("model.hf_overrides", &model.hf_overrides);
+  table->add("model.special_tokens_in_content", &model.special_tokens_in_content);
   table->add_size("model.max_model_len", &model.max_model_len);
 
   engine::DeviceOptions& device = config->device;

@@ -40,7 +40,7 @@ std::optional<Value> item_at(const Value& object, int64_t index) {
   for (int64_t i = 0; i < index; ++i) next_code_point(*text, &start);
   size_t end = start;
   next_code_point(*text, &end);
-  return Value(text->substr(start, end - start));
+  return Value(object.text()->cut(std::string_view(*text).substr(start, end - start)));
 }
 
 Value nothing_there(const Value& object, const std::string& key) {
@@ -133,9 +133,11 @@ absl::StatusOr<Value> get_slice(Runtime& runtime, const Value& object, const Val
   }
   RETURN_IF_ERROR(runtime.charge_items(text->size()));
   const std::vector<size_t> offsets = code_point_offsets(*text);
-  std::string part;
-  visit_positions(positions,
-                  [&](size_t i) { part.append(*text, offsets[i], offsets[i + 1] - offsets[i]); });
+  MarkedText part;
+  visit_positions(positions, [&](size_t i) {
+    const std::string_view point(text->data() + offsets[i], offsets[i + 1] - offsets[i]);
+    part.append(*object.text(), point);
+  });
   return Value(std::move(part));
 }
 

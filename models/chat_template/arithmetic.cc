@@ -100,9 +100,9 @@ absl::StatusOr<Value> repeat(Runtime& runtime, const Value& value, int64_t times
   }
   RETURN_IF_ERROR(runtime.charge(size * count));
   if (text) {
-    std::string repeated;
+    MarkedText repeated;
     repeated.reserve(size * count);
-    for (size_t i = 0; i < count; ++i) repeated.append(*text);
+    for (size_t i = 0; i < count; ++i) repeated.append(*value.text());
     return Value(std::move(repeated));
   }
   std::vector<Value> items;
@@ -142,16 +142,17 @@ absl::Status no_operation(BinaryOp op, const Value& left, const Value& right) {
 
 }  // namespace
 
-absl::StatusOr<Value> append_text(Runtime& runtime, Value head, std::string_view tail) {
-  if (std::string* text = head.unshared_string()) {
+absl::StatusOr<Value> append_text(Runtime& runtime, Value head, const MarkedText& tail) {
+  if (MarkedText* text = head.unshared_text()) {
     RETURN_IF_ERROR(runtime.charge(tail.size()));
     text->append(tail);
     return head;
   }
-  RETURN_IF_ERROR(runtime.charge(head.string()->size() + tail.size()));
-  std::string joined;
-  joined.reserve(head.string()->size() + tail.size());
-  joined.append(*head.string()).append(tail);
+  RETURN_IF_ERROR(runtime.charge(head.text()->size() + tail.size()));
+  MarkedText joined;
+  joined.reserve(head.text()->size() + tail.size());
+  joined.append(*head.text());
+  joined.append(tail);
   return Value(std::move(joined));
 }
 
@@ -173,7 +174,7 @@ absl::StatusOr<Value> arithmetic(Runtime& runtime, BinaryOp op, Value left, cons
   }
   if (op == BinaryOp::kAdd) {
     if (left.string() && right.string()) {
-      return append_text(runtime, std::move(left), *right.string());
+      return append_text(runtime, std::move(left), *right.text());
     }
     const Sequence* a = array(left);
     const Sequence* b = array(right);

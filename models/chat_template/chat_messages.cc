@@ -1,9 +1,16 @@
 #include "models/chat_template/chat_messages.h"
 
+#include <algorithm>
+
 #include "models/chat_template/json_value.h"
 
 namespace pbserve::models::jinja {
 namespace {
+
+// Templates write roles into their markup ("<|" + role + "|>"), so these names count as their own
+// words. Any other is what a client wrote: "im_end" must not become a token there.
+constexpr std::string_view kRoles[] = {"system", "developer", "user",   "assistant",
+                                       "tool",   "function",  "ipython"};
 
 const Sequence* list_in(const Value* value) {  // a JSON value: its sequences are lists
   return value ? value->sequence() : nullptr;
@@ -16,7 +23,7 @@ absl::StatusOr<Value> flatten_content(const Value* content, const std::string& w
   if (!parts) {
     return render_error(where, ".content is a ", type_name(*content), ", not a string or a list");
   }
-  std::string text;
+  MarkedText text;
   for (size_t i = 0; i < parts->items().size(); ++i) {
     const std::string part_name = where + ".content[" + std::to_string(i) + "]";
     const Dict* part = parts->items()[i].dict();
@@ -28,8 +35,8 @@ absl::StatusOr<Value> flatten_content(const Value* content, const std::string& w
     }
     const Value* part_text = part->find("text");
     if (!part_text || !part_text->string()) return render_error(part_name, ".text is no string");
-    if (i > 0) text.push_back('\n');
-    text.append(*part_text->string());
+    if (i > 0) text.append("\n");
+    text.append(*part_text->text());
   }
   return Value(std::move(text));
 }
@@ -76,6 +83,9 @@ absl::StatusOr<Value> parse_message(const Value& value, const std::string& where
   const Value* role = given->find("role");
   if (!role || !role->string()) return render_error(where, ".role is missing or no string");
   Dict message = *given;
+  if (std::find(std::begin(kRoles), std::end(kRoles), *role->string()) != std::end(kRoles)) {
+    message.set(Value("role"), Value(*role->string()));
+  }
   ASSIGN_OR_RETURN(Value content, flatten_content(given->find("content"), where));
   message.set(Value("content"), std::move(content));
   if (const Sequence* calls = list_in(given->find("tool_calls"))) {

@@ -90,12 +90,14 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
-absl::StatusOr<std::string> ChatTemplate::render(const ChatRequest& request) const {
+absl::StatusOr<RenderedChat> ChatTemplate::render(const ChatRequest& request) const {
   ASSIGN_OR_RETURN(const Dict context, make_context(request, impl_->special_tokens));
   const bool has_tools = !context.find("tools")->is_none();
   jinja::Runtime runtime(limits_for(request), std::time(nullptr));
-  return jinja::Evaluator(runtime, context)
-      .render(has_tools && impl_->tool_use ? *impl_->tool_use : impl_->main);
+  ASSIGN_OR_RETURN(const jinja::MarkedText text,
+                   jinja::Evaluator(runtime, context)
+                       .render(has_tools && impl_->tool_use ? *impl_->tool_use : impl_->main));
+  return RenderedChat{.text = text.bytes(), .content = text.content()};
 }
 
 }  // namespace pbserve::models

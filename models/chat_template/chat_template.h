@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/core/status.h"
+#include "models/text_span.h"
 
 namespace pbserve::models {
 
@@ -17,6 +18,13 @@ struct ChatRequest {
   std::string tools_json{};            // the OpenAI `tools` array, or empty
   std::string template_kwargs_json{};  // `chat_template_kwargs` object, or empty
   bool add_generation_prompt = true;
+};
+
+struct RenderedChat {
+  std::string text{};
+  // The parts of `text` that come from the request, in order and apart: no token that controls the
+  // model may be read out of them. All else is the template's.
+  std::vector<TextSpan> content{};
 };
 
 class ChatTemplate {
@@ -34,7 +42,7 @@ class ChatTemplate {
 
   // kInvalidArgument carries what raise_exception() said, or what is wrong with the messages.
   // Work and output are bounded: a template cannot loop forever or print without end.
-  absl::StatusOr<std::string> render(const ChatRequest& request) const;
+  absl::StatusOr<RenderedChat> render(const ChatRequest& request) const;
 
  private:
   struct Impl;

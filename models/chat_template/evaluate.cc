@@ -184,8 +184,8 @@ Evaluator::Result Evaluator::call_macro(const MacroStatement& macro, const Argum
   if (num_named_used != arguments.named.size()) {
     return render_error("macro '", macro.name, "' got an argument that it does not take, or twice");
   }
-  std::string captured;
-  std::string* outer = std::exchange(output_, &captured);
+  MarkedText captured;
+  MarkedText* outer = std::exchange(output_, &captured);
   const FlowResult flow = run(macro.body, scope);
   output_ = outer;
   if (!flow.ok()) return flow.status();
@@ -235,10 +235,10 @@ Evaluator::Result Evaluator::evaluate_node(const Concat& concat, Scope& scope) {
   Value text = std::string();
   for (const ExpressionPtr& expression : concat.parts) {
     ASSIGN_OR_RETURN(const Value part, evaluate(*expression, scope));
-    if (const std::string* string = part.string()) {
+    if (const MarkedText* string = part.text()) {
       ASSIGN_OR_RETURN(text, append_text(runtime_, std::move(text), *string));
     } else {
-      ASSIGN_OR_RETURN(const std::string printed, to_text(runtime_, part));
+      ASSIGN_OR_RETURN(const MarkedText printed, to_text(runtime_, part));
       ASSIGN_OR_RETURN(text, append_text(runtime_, std::move(text), printed));
     }
   }

@@ -25,7 +25,7 @@ class Evaluator {
   // `context` holds the variables the template is given; it and the template outlive *this.
   Evaluator(Runtime& runtime, const Dict& context) : runtime_(runtime), context_(context) {}
 
-  absl::StatusOr<std::string> render(const Block& block);
+  absl::StatusOr<MarkedText> render(const Block& block);
 
  private:
   class Scope {
@@ -92,7 +92,7 @@ class Evaluator {
   Runtime& runtime_;
   const Dict& context_;
   Scope root_{nullptr};
-  std::string* output_ = nullptr;  // of the template, or of the block or macro being captured
+  MarkedText* output_ = nullptr;  // of the template, or of the block or macro being captured
   int nesting_ = 0;
   bool located_ = false;
 };

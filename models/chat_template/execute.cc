@@ -6,8 +6,8 @@
 
 namespace pbserve::models::jinja {
 
-absl::StatusOr<std::string> Evaluator::render(const Block& block) {
-  std::string text;
+absl::StatusOr<MarkedText> Evaluator::render(const Block& block) {
+  MarkedText text;
   output_ = &text;
   const FlowResult flow = run(block, root_);
   output_ = nullptr;
@@ -129,8 +129,8 @@ Evaluator::FlowResult Evaluator::run_node(const SetStatement& statement, Scope& 
 
 Evaluator::FlowResult Evaluator::run_node(const SetBlockStatement& statement, Scope& scope) {
   Scope inner(&scope);
-  std::string captured;
-  std::string* outer = std::exchange(output_, &captured);
+  MarkedText captured;
+  MarkedText* outer = std::exchange(output_, &captured);
   const FlowResult flow = run(statement.body, inner);
   output_ = outer;
   if (!flow.ok() || *flow != Flow::kNext) return flow;

@@ -21,8 +21,12 @@ absl::StatusOr<std::string> attribute_of(const Bound& bound, size_t i);
 absl::StatusOr<Value> pairs(const Dict& dict, SequenceKind kind);
 
 // The first `count_max` occurrences replaced, or all of them if it is negative.
-absl::StatusOr<std::string> replace_all(Runtime& runtime, const std::string& text,
-                                        const std::string& from, const std::string& to,
-                                        int64_t count_max);
+absl::StatusOr<MarkedText> replace_all(Runtime& runtime, const MarkedText& text,
+                                       const std::string& from, const MarkedText& to,
+                                       int64_t count_max);
+
+// map(text). Of a text that is content in part, to_upper and to_lower keep the parts apart; what
+// other maps make, which look beyond one character, is content as a whole.
+MarkedText map_bytes(const MarkedText& text, std::string (*map)(std::string_view));
 
 }  // namespace pbserve::models::jinja

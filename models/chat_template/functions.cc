@@ -42,8 +42,8 @@ Result make_namespace(Runtime& runtime, const Arguments& arguments) {
 Result raise_exception(Runtime& runtime, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"message"}));
   if (!bound.at(0)) return render_error("needs a message");
-  ASSIGN_OR_RETURN(const std::string message, to_text(runtime, *bound.at(0)));
-  return runtime.raise(message);
+  ASSIGN_OR_RETURN(const MarkedText message, to_text(runtime, *bound.at(0)));
+  return runtime.raise(message.bytes());
 }
 
 Result range(Runtime& runtime, const Arguments& arguments) {
@@ -83,7 +83,9 @@ Result strftime_now(Runtime& runtime, const Arguments& arguments) {
   if (len == 0 && !format.empty()) {
     return render_error("the date is empty or longer than the limit of 511 bytes");
   }
-  return Value(std::string(text, len));
+  MarkedText date;
+  date.append_made_of(*bound.at(0)->text(), std::string_view(text, len));
+  return Value(std::move(date));
 }
 
 constexpr Function kFunctions[] = {{"dict", make_dict},

@@ -30,13 +30,13 @@ class Builder final : public nlohmann::json_sax<Json> {
     }
     return add(double{number});
   }
-  bool string(std::string& text) override { return add(std::move(text)); }
+  bool string(std::string& text) override { return add(MarkedText::content(std::move(text))); }
   bool binary(Json::binary_t&) override { return fail("binary values are not JSON"); }
 
   bool start_object(std::size_t) override { return open(true); }
   bool start_array(std::size_t) override { return open(false); }
   bool key(std::string& text) override {
-    open_.back().key = Value(std::move(text));
+    open_.back().key = Value(MarkedText::content(std::move(text)));
     return true;
   }
   bool end_object() override { return close(Dict::share(std::move(open_.back().dict))); }

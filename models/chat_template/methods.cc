@@ -18,7 +18,7 @@ template <std::string (*map)(std::string_view)>
 Result map_text(Runtime& runtime, const Value& self, const Arguments& arguments) {
   RETURN_IF_ERROR(Bound::bind(arguments, {}).status());
   RETURN_IF_ERROR(runtime.charge(self.string()->size()));
-  return Value(map(*self.string()));
+  return Value(map_bytes(*self.text(), map));
 }
 
 template <bool (*holds)(std::string_view)>
@@ -38,13 +38,16 @@ Result strip_side(Runtime& runtime, const Value& self, const Arguments& argument
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"chars"}));
   ASSIGN_OR_RETURN(const Text chars, bound.optional_text(0));
   RETURN_IF_ERROR(runtime.charge(self.string()->size()));
-  return Value(std::string(strip(*self.string(), side, chars)));
+  return Value(self.text()->cut(strip(*self.string(), side, chars)));
 }
 
-Result list_of(Runtime& runtime, std::vector<std::string> texts) {
-  RETURN_IF_ERROR(runtime.charge_items(texts.size()));
-  return Sequence::make(SequenceKind::kList, Items(std::make_move_iterator(texts.begin()),
-                                                   std::make_move_iterator(texts.end())));
+// The parts of a text, as texts of their own.
+Result list_of(Runtime& runtime, const MarkedText& text,
+               const std::vector<std::string_view>& parts) {
+  RETURN_IF_ERROR(runtime.charge_items(parts.size()));
+  Items items;
+  for (const std::string_view part : parts) items.emplace_back(text.cut(part));
+  return Sequence::make(SequenceKind::kList, std::move(items));
 }
 
 template <Side side>
@@ -54,13 +57,13 @@ Result split_from(Runtime& runtime, const Value& self, const Arguments& argument
   ASSIGN_OR_RETURN(const int64_t splits_max, bound.integer(1, -1));
   if (separator && separator->empty()) return render_error("the separator is empty");
   RETURN_IF_ERROR(runtime.charge(self.string()->size()));
-  return list_of(runtime, split(*self.string(), separator, splits_max, side));
+  return list_of(runtime, *self.text(), split(*self.string(), separator, splits_max, side));
 }
 
 Result splitlines(Runtime& runtime, const Value& self, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"keepends"}));
   RETURN_IF_ERROR(runtime.charge(self.string()->size()));
-  return list_of(runtime, split_lines(*self.string(), bound.flag(0)));
+  return list_of(runtime, *self.text(), split_lines(*self.string(), bound.flag(0)));
 }
 
 // startswith and endswith take one text or a tuple of them.
@@ -94,15 +97,16 @@ Result remove_affix(Runtime& runtime, const Value& self, const Arguments& argume
   std::string_view text = *self.string();
   if (side == Side::kLeft && text.starts_with(affix)) text.remove_prefix(affix.size());
   if (side == Side::kRight && text.ends_with(affix)) text.remove_suffix(affix.size());
-  return Value(std::string(text));
+  return Value(self.text()->cut(text));
 }
 
 Result replace(Runtime& runtime, const Value& self, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"old", "new", "count"}));
   ASSIGN_OR_RETURN(const std::string from, bound.text(0));
-  ASSIGN_OR_RETURN(const std::string to, bound.text(1));
+  RETURN_IF_ERROR(bound.text(1).status());
   ASSIGN_OR_RETURN(const int64_t count, bound.integer(2, -1));
-  ASSIGN_OR_RETURN(std::string text, replace_all(runtime, *self.string(), from, to, count));
+  ASSIGN_OR_RETURN(MarkedText text,
+                   replace_all(runtime, *self.text(), from, *bound.at(1)->text(), count));
   return Value(std::move(text));
 }
 
@@ -110,12 +114,12 @@ Result join(Runtime& runtime, const Value& self, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"items"}));
   if (!bound.at(0)) return render_error("needs the items to join");
   ASSIGN_OR_RETURN(const Items items, iterate(runtime, *bound.at(0)));
-  std::string text;
+  MarkedText text;
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].string()) return render_error("joins strings alone");
     RETURN_IF_ERROR(runtime.charge(self.string()->size() + items[i].string()->size()));
-    if (i > 0) text.append(*self.string());
-    text.append(*items[i].string());
+    if (i > 0) text.append(*self.text());
+    text.append(*items[i].text());
   }
   return Value(std::move(text));
 }

@@ -65,7 +65,8 @@ Result sort(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const std::string attributes, attribute_of(bound, 2));
   ASSIGN_OR_RETURN(const Items items, iterate(runtime, input));
   std::vector<Items> columns;
-  for (const std::string& attribute : split(attributes, ",", -1, Side::kLeft)) {
+  for (const std::string_view name : split(attributes, ",", -1, Side::kLeft)) {
+    const std::string attribute(name);
     Items& keys = columns.emplace_back();
     for (const Value& item : items) {
       ASSIGN_OR_RETURN(Value key, pick(runtime, item, attribute));
@@ -153,7 +154,8 @@ Result sum(Runtime& runtime, const Value& input, const Arguments& arguments) {
 
 Result pick(Runtime& runtime, Value item, const std::string& attribute) {
   if (attribute.empty()) return item;
-  for (const std::string& part : split(attribute, ".", -1, Side::kLeft)) {
+  for (const std::string_view name : split(attribute, ".", -1, Side::kLeft)) {
+    const std::string part(name);
     const bool is_index = all_of_class(part, CharClass::kDigit) && part.size() < 10;
     const Value key = is_index ? Value(int64_t{std::atoi(part.c_str())}) : Value(part);
     ASSIGN_OR_RETURN(item, get_item(runtime, item, key));

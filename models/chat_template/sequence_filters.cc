@@ -21,10 +21,10 @@ Result count(Runtime&, const Value& input, const Arguments& arguments) {
 Result join(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"d", "attribute"}));
   ASSIGN_OR_RETURN(const std::string attribute, attribute_of(bound, 1));
-  std::string separator;
+  MarkedText separator;
   if (bound.at(0)) RETURN_IF_ERROR(write_text(runtime, *bound.at(0), &separator));
   ASSIGN_OR_RETURN(const Items items, iterate(runtime, input));
-  std::string text;
+  MarkedText text;
   for (size_t i = 0; i < items.size(); ++i) {
     ASSIGN_OR_RETURN(const Value item, pick(runtime, items[i], attribute));
     if (i > 0) {

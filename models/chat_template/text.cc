@@ -56,8 +56,9 @@ size_t previous_start(std::string_view text, size_t end) {
   return end;
 }
 
-std::vector<std::string> split_at_spaces(std::string_view text, int64_t splits_max, Side from) {
-  std::vector<std::string> pieces;
+std::vector<std::string_view> split_at_spaces(std::string_view text, int64_t splits_max,
+                                              Side from) {
+  std::vector<std::string_view> pieces;
   text = strip(text, from);
   while (!text.empty() && splits_max-- != 0) {
     // `cut` is the word's far edge: the first space from the left, or behind the last one.
@@ -157,9 +158,10 @@ std::string_view strip(std::string_view text, Side side, std::optional<std::stri
   return text;
 }
 
-std::vector<std::string> split(std::string_view text, std::optional<std::string_view> separator,
-                               int64_t splits_max, Side from) {
-  std::vector<std::string> pieces;
+std::vector<std::string_view> split(std::string_view text,
+                                    std::optional<std::string_view> separator, int64_t splits_max,
+                                    Side from) {
+  std::vector<std::string_view> pieces;
   if (!separator) {
     pieces = split_at_spaces(text, splits_max, from);
   } else {
@@ -176,8 +178,8 @@ std::vector<std::string> split(std::string_view text, std::optional<std::string_
   return pieces;
 }
 
-std::vector<std::string> split_lines(std::string_view text, bool keep_ends) {
-  std::vector<std::string> lines;
+std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends) {
+  std::vector<std::string_view> lines;
   size_t start = 0;
   for (size_t pos = 0; pos < text.size();) {
     const size_t end = pos;

@@ -29,11 +29,12 @@ enum class Side { kLeft, kRight, kBoth };
 std::string_view strip(std::string_view text, Side side,
                        std::optional<std::string_view> chars = std::nullopt);
 
-// At most `splits_max` cuts (negative: no limit), from the left or from the right.
-// Without `separator`: at runs of white space, with no empty pieces.
-std::vector<std::string> split(std::string_view text, std::optional<std::string_view> separator,
-                               int64_t splits_max, Side from);
-std::vector<std::string> split_lines(std::string_view text, bool keep_ends);
+// Both give views into `text`. At most `splits_max` cuts (negative: no limit), from the left or
+// from the right. Without `separator`: at runs of white space, with no empty pieces.
+std::vector<std::string_view> split(std::string_view text,
+                                    std::optional<std::string_view> separator, int64_t splits_max,
+                                    Side from);
+std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
 
 std::string to_upper(std::string_view text);
 std::string to_lower(std::string_view text);

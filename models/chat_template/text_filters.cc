@@ -19,11 +19,15 @@ using Result = absl::StatusOr<Value>;
 template <std::string (*map)(std::string_view)>
 Result map_text(Runtime& runtime, const Value& input, const Arguments& arguments) {
   RETURN_IF_ERROR(Bound::bind(arguments, {}).status());
-  ASSIGN_OR_RETURN(const std::string text, to_text(runtime, input));
-  return Value(map(text));
+  ASSIGN_OR_RETURN(const MarkedText text, to_text(runtime, input));
+  return Value(map_bytes(text, map));
 }
 
-std::string same(std::string_view text) { return std::string(text); }
+Result as_text(Runtime& runtime, const Value& input, const Arguments& arguments) {
+  RETURN_IF_ERROR(Bound::bind(arguments, {}).status());
+  ASSIGN_OR_RETURN(MarkedText text, to_text(runtime, input));
+  return Value(std::move(text));
+}
 
 // Unlike str.title(), this begins words behind white space, hyphens and opening brackets alone.
 std::string filter_title(std::string_view text) {
@@ -43,41 +47,42 @@ std::string filter_title(std::string_view text) {
 Result trim(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"chars"}));
   ASSIGN_OR_RETURN(const std::optional<std::string> chars, bound.optional_text(0));
-  ASSIGN_OR_RETURN(const std::string text, to_text(runtime, input));
-  return Value(std::string(strip(text, Side::kBoth, chars)));
+  ASSIGN_OR_RETURN(const MarkedText text, to_text(runtime, input));
+  return Value(text.cut(strip(text.bytes(), Side::kBoth, chars)));
 }
 
 Result replace(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"old", "new", "count"}));
-  ASSIGN_OR_RETURN(const std::string text, to_text(runtime, input));
+  ASSIGN_OR_RETURN(const MarkedText text, to_text(runtime, input));
   if (!bound.at(0) || !bound.at(1)) return render_error("needs the arguments 'old' and 'new'");
-  ASSIGN_OR_RETURN(const std::string from, to_text(runtime, *bound.at(0)));
-  ASSIGN_OR_RETURN(const std::string to, to_text(runtime, *bound.at(1)));
+  ASSIGN_OR_RETURN(const MarkedText from, to_text(runtime, *bound.at(0)));
+  ASSIGN_OR_RETURN(const MarkedText to, to_text(runtime, *bound.at(1)));
   ASSIGN_OR_RETURN(const int64_t count, bound.integer(2, -1));
-  ASSIGN_OR_RETURN(std::string replaced, replace_all(runtime, text, from, to, count));
+  ASSIGN_OR_RETURN(MarkedText replaced, replace_all(runtime, text, from.bytes(), to, count));
   return Value(std::move(replaced));
 }
 
 Result indent(Runtime& runtime, const Value& input, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Bound bound, Bound::bind(arguments, {"width", "first", "blank"}));
   if (!input.string()) return render_error("indents a str, not a ", type_name(input));
-  std::string indentation;
+  MarkedText indentation;
   if (bound.at(0) && bound.at(0)->string()) {
-    indentation = *bound.at(0)->string();
+    indentation = *bound.at(0)->text();
   } else {
     ASSIGN_OR_RETURN(const int64_t width, bound.integer(0, 4));
     RETURN_IF_ERROR(runtime.charge(static_cast<size_t>(std::max<int64_t>(width, 0))));
-    indentation.assign(static_cast<size_t>(std::max<int64_t>(width, 0)), ' ');
+    indentation = MarkedText(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '));
   }
-  std::string out;
+  MarkedText out;
   if (bound.flag(1)) out.append(indentation);
-  const std::vector<std::string> lines =
-      split_lines(concat(*input.string(), "\n"), /*keep_ends=*/false);
+  MarkedText text = *input.text();
+  text.append("\n");
+  const std::vector<std::string_view> lines = split_lines(text.bytes(), /*keep_ends=*/false);
   for (size_t i = 0; i < lines.size(); ++i) {
     RETURN_IF_ERROR(runtime.charge(indentation.size() + lines[i].size() + kStepUnits));
-    if (i > 0) out.push_back('\n');
+    if (i > 0) out.append("\n");
     if (i > 0 && (bound.flag(2) || !lines[i].empty())) out.append(indentation);
-    out.append(lines[i]);
+    out.append(text, lines[i]);
   }
   return Value(std::move(out));
 }
@@ -107,7 +112,7 @@ Result tojson(Runtime& runtime, const Value& input, const Arguments& arguments) 
     style.item_separator = *pair->items()[0].string();
     style.key_separator = *pair->items()[1].string();
   }
-  ASSIGN_OR_RETURN(std::string json, to_json(runtime, input, style));
+  ASSIGN_OR_RETURN(MarkedText json, to_json(runtime, input, style));
   return Value(std::move(json));
 }
 
@@ -190,21 +195,38 @@ Result or_default(Runtime&, const Value& input, const Arguments& arguments) {
 
 }  // namespace
 
-absl::StatusOr<std::string> replace_all(Runtime& runtime, const std::string& text,
-                                        const std::string& from, const std::string& to,
-                                        int64_t count_max) {
+absl::StatusOr<MarkedText> replace_all(Runtime& runtime, const MarkedText& text,
+                                       const std::string& from, const MarkedText& to,
+                                       int64_t count_max) {
   if (from.empty()) return render_error("replacing the empty text is not supported");
-  std::string out;
+  const std::string_view bytes = text.bytes();
+  MarkedText out;
   size_t start = 0;
   while (count_max-- != 0) {
-    const size_t found = text.find(from, start);
-    if (found == std::string::npos) break;
+    const size_t found = bytes.find(from, start);
+    if (found == std::string_view::npos) break;
     RETURN_IF_ERROR(runtime.charge(found - start + to.size()));
-    out.append(text, start, found - start).append(to);
+    out.append(text, bytes.substr(start, found - start));
+    out.append(to);
     start = found + from.size();
   }
   RETURN_IF_ERROR(runtime.charge(text.size() - start));
-  return out.append(text, start);
+  out.append(text, bytes.substr(start));
+  return out;
+}
+
+MarkedText map_bytes(const MarkedText& text, std::string (*map)(std::string_view)) {
+  const bool by_character = map == to_upper || map == to_lower;
+  MarkedText mapped;
+  if (by_character) {
+    text.visit_parts([&](std::string_view part, bool is_content) {
+      const std::string bytes = map(part);
+      is_content ? mapped.append(MarkedText::content(bytes)) : mapped.append(bytes);
+    });
+  } else {
+    mapped.append_made_of(text, map(text.bytes()));
+  }
+  return mapped;
 }
 
 std::span<const Filter> text_filters() {
@@ -219,8 +241,8 @@ std::span<const Filter> text_filters() {
                                         {"replace", replace},
                                         {"round", round},
                                         // Nothing escapes HTML here, so all text is safe.
-                                        {"safe", map_text<same>},
-                                        {"string", map_text<same>},
+                                        {"safe", as_text},
+                                        {"string", as_text},
                                         {"title", map_text<filter_title>},
                                         {"tojson", tojson},
                                         {"trim", trim},

@@ -28,8 +28,8 @@ Value Value::undefined(std::string why) {
   return Value(Undefined{std::make_shared<const std::string>(std::move(why))});
 }
 
-std::string* Value::unshared_string() {
-  auto* pointer = std::get_if<std::shared_ptr<std::string>>(&data_);
+MarkedText* Value::unshared_text() {
+  auto* pointer = std::get_if<std::shared_ptr<MarkedText>>(&data_);
   return pointer && pointer->use_count() == 1 ? pointer->get() : nullptr;
 }
 

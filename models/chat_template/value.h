@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/core/status.h"
+#include "models/chat_template/marked_text.h"
 
 namespace pbserve::models::jinja {
 
@@ -33,13 +34,14 @@ struct None {};
 
 class Value {
  public:
-  using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<std::string>,
+  using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<MarkedText>,
                             std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
                             std::shared_ptr<Loop>, std::shared_ptr<const BoundMethod>, Namespace*,
                             const MacroStatement*, const Function*>;
 
-  Value() = default;  // undefined
-  Value(std::string text) : data_(std::make_shared<std::string>(std::move(text))) {}
+  Value() = default;                                               // undefined
+  Value(std::string text) : Value(MarkedText(std::move(text))) {}  // the template's
+  Value(MarkedText text) : data_(std::make_shared<MarkedText>(std::move(text))) {}
   template <class T>
   requires(!std::same_as<std::remove_cvref_t<T>, Value> && std::constructible_from<Data, T&&>)
       Value(T&& data)
@@ -54,11 +56,13 @@ class Value {
   }
   bool is_undefined() const { return get_if<Undefined>() != nullptr; }
   bool is_none() const { return get_if<None>() != nullptr; }
-  const std::string* string() const { return pointee<std::string>(); }  // null if another type
+  // Of a string, else null: all of it, and its bytes alone.
+  const MarkedText* text() const { return pointee<MarkedText>(); }
+  const std::string* string() const { return text() ? &text()->bytes() : nullptr; }
   const Sequence* sequence() const { return pointee<const Sequence>(); }
   const Dict* dict() const { return pointee<const Dict>(); }
   // The string if no one else holds it: what is appended to it is seen by no one else.
-  std::string* unshared_string();
+  MarkedText* unshared_text();
 
  private:
   template <class T>

@@ -157,7 +157,7 @@ absl::StatusOr<std::vector<Value>> iterate(Runtime& runtime, const Value& value)
     for (size_t pos = 0; pos < text->size();) {
       const size_t start = pos;
       next_code_point(*text, &pos);
-      items.emplace_back(text->substr(start, pos - start));
+      items.emplace_back(value.text()->cut(std::string_view(*text).substr(start, pos - start)));
     }
   } else if (!value.is_undefined()) {
     return render_error("a ", type_name(value), " has no items");

@@ -20,8 +20,8 @@ absl::StatusOr<bool> contains(Runtime& runtime, const Value& container, const Va
 
 absl::StatusOr<Value> negate(const Value& operand);
 absl::StatusOr<Value> arithmetic(Runtime& runtime, BinaryOp op, Value left, const Value& right);
-// Appends `tail` to `head`, in place if no one else sees it.
-absl::StatusOr<Value> append_text(Runtime& runtime, Value head, std::string_view tail);
+// Appends `tail` to `head`, in place if no one else sees it. REQUIRES: head is a string.
+absl::StatusOr<Value> append_text(Runtime& runtime, Value head, const MarkedText& tail);
 
 absl::StatusOr<int64_t> length(const Value& value);
 // All items: of a string its characters, of a dict its keys. Takes them from an iterator.

@@ -56,8 +56,8 @@ bool is_sequence(const Value& value) {
 template <bool (*holds)(std::string_view)>
 Result of_text(Runtime& runtime, const Value& value, const Arguments& arguments) {
   RETURN_IF_ERROR(Bound::bind(arguments, {}).status());
-  ASSIGN_OR_RETURN(const std::string text, to_text(runtime, value));
-  return holds(text);
+  ASSIGN_OR_RETURN(const MarkedText text, to_text(runtime, value));
+  return holds(text.bytes());
 }
 
 absl::StatusOr<Value> only_argument(const Arguments& arguments) {

@@ -143,6 +143,21 @@ absl::Status write_repr(Runtime& runtime, const Value& value, std::string* out) 
   return absl::OkStatus();
 }
 
+bool has_content(const Value& value) {
+  if (const MarkedText* text = value.text()) return !text->content().empty();
+  if (const Sequence* sequence = value.sequence()) {
+    return std::any_of(sequence->items().begin(), sequence->items().end(), has_content);
+  }
+  const Dict* dict = value.dict();
+  return dict && std::any_of(dict->items().begin(), dict->items().end(), [](const auto& item) {
+           return has_content(item.first) || has_content(item.second);
+         });
+}
+
+MarkedText as_marked(const Value& value, std::string text) {
+  return has_content(value) ? MarkedText::content(std::move(text)) : MarkedText(std::move(text));
+}
+
 class JsonWriter {
  public:
   JsonWriter(Runtime& runtime, const JsonStyle& style, std::string* out)
@@ -242,27 +257,30 @@ std::string float_repr(double number) {
   return fixed;
 }
 
-absl::Status write_text(Runtime& runtime, const Value& value, std::string* out) {
+absl::Status write_text(Runtime& runtime, const Value& value, MarkedText* out) {
   if (value.is_undefined()) return absl::OkStatus();
-  if (const std::string* text = value.string()) {
+  if (const MarkedText* text = value.text()) {
     RETURN_IF_ERROR(runtime.charge(text->size()));
     out->append(*text);
     return absl::OkStatus();
   }
-  return write_repr(runtime, value, out);
+  std::string repr;
+  RETURN_IF_ERROR(write_repr(runtime, value, &repr));
+  out->append(as_marked(value, std::move(repr)));
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> to_text(Runtime& runtime, const Value& value) {
-  std::string text;
+absl::StatusOr<MarkedText> to_text(Runtime& runtime, const Value& value) {
+  MarkedText text;
   RETURN_IF_ERROR(write_text(runtime, value, &text));
   return text;
 }
 
-absl::StatusOr<std::string> to_json(Runtime& runtime, const Value& value, const JsonStyle& style) {
-  std::string text;
-  JsonWriter writer(runtime, style, &text);
+absl::StatusOr<MarkedText> to_json(Runtime& runtime, const Value& value, const JsonStyle& style) {
+  std::string json;
+  JsonWriter writer(runtime, style, &json);
   RETURN_IF_ERROR(writer.write(value, 0));
-  return text;
+  return as_marked(value, std::move(json));
 }
 
 }  // namespace pbserve::models::jinja

@@ -11,9 +11,10 @@ namespace pbserve::models::jinja {
 
 std::string float_repr(double number);
 
-// Appends str(value).
-absl::Status write_text(Runtime& runtime, const Value& value, std::string* out);
-absl::StatusOr<std::string> to_text(Runtime& runtime, const Value& value);
+// Appends str(value). The text of a list or dict that holds any content is content as a whole, and
+// so is its JSON.
+absl::Status write_text(Runtime& runtime, const Value& value, MarkedText* out);
+absl::StatusOr<MarkedText> to_text(Runtime& runtime, const Value& value);
 
 struct JsonStyle {
   bool ensure_ascii = false;
@@ -23,6 +24,6 @@ struct JsonStyle {
   std::string key_separator = ": ";
 };
 
-absl::StatusOr<std::string> to_json(Runtime& runtime, const Value& value, const JsonStyle& style);
+absl::StatusOr<MarkedText> to_json(Runtime& runtime, const Value& value, const JsonStyle& style);
 
 }  // namespace pbserve::models::jinja

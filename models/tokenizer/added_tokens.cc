@@ -49,6 +49,7 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens)
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::string& content = tokens_[i].content;
     check(!content.empty(), "an added token has content");
+    any_special_ = any_special_ || tokens_[i].special;
     starts_token_[static_cast<unsigned char>(content[0])] = true;
     uint32_t node = 0;
     for (char byte : content) {
@@ -62,19 +63,22 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens)
   }
 }
 
-std::optional<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text,
-                                                              size_t from) const {
+// The first longest token of those that may stand there.
+std::optional<AddedTokenFinder::Match> AddedTokenFinder::find(
+    std::string_view text, size_t from, std::span<const TextSpan>* content) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (!starts_token_[static_cast<unsigned char>(text[begin])]) continue;
     std::optional<Match> longest;
+    while (!content->empty() && content->front().end <= begin) *content = content->subspan(1);
+    const size_t special_end = content->empty() ? text.size() : content->front().begin;
     uint32_t node = 0;
     for (size_t at = begin; at < text.size(); ++at) {
       const auto child = children_.find(edge(node, text[at]));
       if (child == children_.end()) break;
       node = child->second;
-      if (const int32_t idx = token_at_node_[node]; idx >= 0) {
-        longest = Match{begin, at + 1, &tokens_[static_cast<size_t>(idx)]};
-      }
+      if (token_at_node_[node] < 0) continue;
+      const AddedToken& token = tokens_[static_cast<size_t>(token_at_node_[node])];
+      if (!token.special || at < special_end) longest = Match{begin, at + 1, &token};
     }
     if (longest) return longest;
   }
@@ -85,7 +89,7 @@ absl::Status AddedTokenFinder::split(std::string_view text, Options options, Sin
   size_t done = 0;  // everything before is handed on
   size_t from = 0;
   while (!tokens_.empty()) {
-    const std::optional<Match> match = find(text, from);
+    const std::optional<Match> match = find(text, from, &options.content);
     if (!match) break;
     from = match->end;
     const AddedToken& token = *match->token;

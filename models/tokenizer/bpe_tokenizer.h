@@ -56,6 +56,8 @@ class BpeTokenizer : public Tokenizer {
 
   absl::Status encode_raw(std::string_view text, AddedTokenFinder::Options options,
                           Scratch& scratch, std::vector<int32_t>* ids) const;
+  std::vector<TextSpan> content_after_nfc(std::string_view text,
+                                          std::vector<TextSpan> content) const;
   absl::Status encode_normalized(std::string_view text, Scratch& scratch,
                                  std::vector<int32_t>* ids) const;
 

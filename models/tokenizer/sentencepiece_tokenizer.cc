@@ -88,12 +88,13 @@ absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::encode(std::string_
   std::vector<int32_t> ids;
   if (options.add_special_tokens) ids = prefix_ids_;
   ScratchPool<WordCache>::Lease words(caches_);
-  RETURN_IF_ERROR(added_tokens_.split(text, {.find_special = options.parse_special_tokens},
-                                      [&](std::string_view piece, std::optional<int32_t> id) {
-                                        if (!id) return encode_text(piece, *words, &ids);
-                                        ids.push_back(*id);
-                                        return absl::OkStatus();
-                                      }));
+  RETURN_IF_ERROR(added_tokens_.split(
+      text, {.find_special = options.parse_special_tokens, .content = options.content},
+      [&](std::string_view piece, std::optional<int32_t> id) {
+        if (!id) return encode_text(piece, *words, &ids);
+        ids.push_back(*id);
+        return absl::OkStatus();
+      }));
   if (options.add_special_tokens) {
     ids.insert(ids.end(), suffix_ids_.begin(), suffix_ids_.end());
   }

@@ -11,12 +11,16 @@
 #include <vector>
 
 #include "kernels/core/status.h"
+#include "models/text_span.h"
 
 namespace pbserve::models {
 
 struct EncodeOptions {
   bool add_special_tokens = true;    // what the post-processor adds (begin of text)
   bool parse_special_tokens = true;  // "<|im_end|>" in the text becomes its id
+  // Parts of the text where it does not: no byte of a special token may stand in them. Added tokens
+  // that are not special ("<think>") and the merges of words take no notice. In order and apart.
+  std::span<const TextSpan> content = {};
 };
 
 // How the bytes of tokens become text; the two kinds of files differ.

@@ -68,6 +68,24 @@ TEST_F(IntakeTest, ATokenWithoutAnEmbeddingIsNamedAsTheClientSentIt) {
               HasSubstr("prompt[1] is 125, must be a token id in [0, 124]"));
 }
 
+// The template's markup is a token, the same text in a message is not, unless the server allows it.
+TEST_F(IntakeTest, SpecialTokensInContentAreText) {
+  const std::string end = "<|im_end|>";
+  const ChatPrompt chat{"[{\"role\": \"user\", \"content\": \"" + end + "\"}]", "", ""};
+  const auto specials = [&](bool allowed) {
+    EngineConfig config;
+    config.model.special_tokens_in_content = allowed;
+    const Intake intake(
+        config, {.vocab_size = kTinyFirstByte + 256, .max_model_len = 100}, *tokenizer_,
+        *models::ChatTemplate::parse("{{ messages[0].content }}" + end, "", ""), {});
+    std::vector<int32_t> ids = *intake.tokenize(chat, /*add_special_tokens=*/true);
+    std::erase_if(ids, [&](int32_t id) { return !tokenizer_->is_special(id); });
+    return ids.size();
+  };
+  EXPECT_EQ(specials(false), 1u);
+  EXPECT_EQ(specials(true), 2u);
+}
+
 // Requests of one signature share cached pages: it names what shaped them.
 TEST(AttentionSignature, NamesTheScorerAndItsSelector) {
   PbsOptions pbs;

@@ -35,6 +35,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto text = jinja::Evaluator(runtime, context).render(*block);
   if (!text.ok()) return 0;
   pbserve::check(text->size() <= kLimits.output_bytes, "the text is longer than its limit");
-  pbserve::check(jinja::is_valid_utf8(*text), "the text is not UTF-8");
+  pbserve::check(jinja::is_valid_utf8(text->bytes()), "the text is not UTF-8");
   return 0;
 }

@@ -109,6 +109,7 @@ TEST_F(ConfigFile, HasCommentsAndLosesToOverrides) {
   EXPECT_EQ(config.http.json.max_depth, 10);
   EXPECT_EQ(config.engine.model.hf_overrides, R"({"rope_theta":5})");
   EXPECT_EQ(config.engine.pbs.mode, engine::SparseMode::kDense);
+  EXPECT_FALSE(config.engine.model.special_tokens_in_content);
 }
 
 TEST_F(ConfigFile, RefusesWithItsName) {
@@ -165,7 +166,8 @@ TEST(CommandLine, FlagsAreAliasesOfKeys) {
   const CommandLineResult result =
       parse({"--config", "file.json", "--model", "m", "--port=0", "--max-model-len", "128k",
              "--no-enable-prefix-caching", "--strict-params", "--api-key", "a", "--api-key", "b",
-             "--hf-overrides", "{\"a\": 1}", "--set", "pbs.threshold=0.8"});
+             "--hf-overrides", "{\"a\": 1}", "--set", "pbs.threshold=0.8",
+             "--set=model.special_tokens_in_content=true"});
   ASSERT_TRUE(result.command_line.has_value());
   EXPECT_EQ(result.command_line->config_file, "file.json");
   const ServerConfig config = *load_config("", result.command_line->overrides);
@@ -177,6 +179,7 @@ TEST(CommandLine, FlagsAreAliasesOfKeys) {
   EXPECT_TRUE(config.http.strict_params);
   EXPECT_THAT(config.server.api_keys, ElementsAre("a", "b"));
   EXPECT_EQ(config.engine.pbs.threshold, 0.8f);
+  EXPECT_TRUE(config.engine.model.special_tokens_in_content);
 }
 
 TEST(CommandLine, WrongFlagsEndTheStart) {

@@ -42,7 +42,7 @@ void expect_outcomes(const ChatTemplate& chat_template, const std::string& name)
       continue;
     }
     ASSERT_TRUE(text.ok()) << text.status();
-    EXPECT_EQ(*text, outcome["expected"].get<std::string>());
+    EXPECT_EQ(text->text, outcome["expected"].get<std::string>());
   }
 }
 

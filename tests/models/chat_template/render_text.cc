@@ -11,7 +11,8 @@ absl::StatusOr<std::string> render_text(const std::string& source, const std::st
   ASSIGN_OR_RETURN(const Block block, parse_template(source));
   ASSIGN_OR_RETURN(const Value context, parse_json(context_json, "context"));
   Runtime runtime(limits, kFixtureClock);
-  return Evaluator(runtime, *context.dict()).render(block);
+  ASSIGN_OR_RETURN(const MarkedText text, Evaluator(runtime, *context.dict()).render(block));
+  return text.bytes();
 }
 
 }  // namespace pbserve::models::jinja

@@ -48,6 +48,24 @@ TEST(AddedTokens, SpecialTokensCanBeLeftAsText) {
   EXPECT_THAT(pieces(tokens, "<s><t>", {.find_special = false}), ElementsAre("<s>", "2:<t>"));
 }
 
+// What a client wrote holds no special token, and none reaches into it from the text around it.
+TEST(AddedTokens, NoneThatIsSpecialReachesIntoContent) {
+  const std::vector<AddedToken> tokens = {{.id = 1, .content = "<s>", .special = true},
+                                          {.id = 2, .content = "<s>x", .special = true},
+                                          {.id = 3, .content = "<t>"},
+                                          {.id = 4, .content = "y<s>", .special = true}};
+  const auto with = [&](std::string_view text, std::vector<models::TextSpan> content) {
+    return pieces(tokens, text, {.content = content});
+  };
+  EXPECT_THAT(with("<s><s><s>", {{3, 6}}), ElementsAre("1:<s>", "<s>", "1:<s>"));
+  EXPECT_THAT(with("<s><s><s>", {{0, 2}, {8, 9}}), ElementsAre("<s>", "1:<s>", "<s>"));
+  EXPECT_THAT(with("<t><s>", {{0, 6}}), ElementsAre("3:<t>", "<s>"));
+  // Content cannot lengthen or hide what stands beside it.
+  EXPECT_THAT(with("<s>x", {{3, 4}}), ElementsAre("1:<s>", "x"));
+  EXPECT_THAT(with("y<s>", {{0, 1}}), ElementsAre("y", "1:<s>"));
+  EXPECT_THAT(with("<s>x", {{4, 4}}), ElementsAre("2:<s>x"));
+}
+
 TEST(AddedTokens, StrippingTakesWhiteSpaceAlong) {
   const std::vector<AddedToken> tokens = {{.id = 1, .content = "<l>", .lstrip = true},
                                           {.id = 2, .content = "<r>", .rstrip = true}};

@@ -69,6 +69,28 @@ std::string refusal(const Change& change) {
 
 void leave(json&) {}
 
+// Special tokens that are looked for in normalised text keep out of content too, although its place
+// moves there.
+TEST(TokenizerJson, NormalizedSpecialTokensKeepOutOfContent) {
+  const auto tokenizer = load([](json& file) {
+    file["normalizer"] = {{"type", "NFC"}};
+    file["added_tokens"][0]["normalized"] = true;
+  });
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto ids = [&](std::string_view text, std::vector<models::TextSpan> content) {
+    std::vector<int32_t> found = *(*tokenizer)->encode(text, {.content = content});
+    std::erase_if(found, [](int32_t id) { return id != 259; });
+    return found.size();
+  };
+  const std::string text = "<e>e\u0301<e><e>";  // the accent is two bytes, and none once composed
+  EXPECT_EQ(ids(text, {}), 3u);
+  EXPECT_EQ(ids(text, {{3, 9}}), 2u);
+  EXPECT_EQ(ids(text, {{0, 3}}), 2u);
+  EXPECT_EQ(ids(text, {{9, 12}}), 2u);
+  EXPECT_EQ(ids(text, {{0, 12}}), 0u);
+  EXPECT_EQ(ids(text, {{4, 6}}), 0u);  // the accent joins the template's letter
+}
+
 TEST(TokenizerJson, MergesByRank) {
   EXPECT_THAT(encode("abc", leave), ElementsAre(257));
   EXPECT_THAT(encode("bc", leave), ElementsAre(258));
