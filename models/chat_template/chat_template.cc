@@ -8,6 +8,7 @@
 #include "models/chat_template/evaluator.h"
 #include "models/chat_template/json_value.h"
 #include "models/chat_template/parser.h"
+#include "models/chat_template/roles.h"
 #include "models/chat_template/template_files.h"
 
 namespace pbserve::models {
@@ -16,17 +17,12 @@ using jinja::Block;
 using jinja::Dict;
 using jinja::Value;
 
-struct ChatTemplate::Impl {
-  Block main;
-  std::optional<Block> tool_use;  // for requests with tools
-  Dict special_tokens;
-};
-
 namespace {
 
 // The variables that transformers gives to a template. `tools` and `documents` are none, not
 // undefined, when there are none.
-absl::StatusOr<Dict> make_context(const ChatRequest& request, const Dict& special_tokens) {
+absl::StatusOr<Dict> make_context(const ChatRequest& request, Value messages, Value tools,
+                                  const Dict& special_tokens) {
   Dict context = special_tokens;
   context.set(Value("documents"), jinja::None{});
   if (!request.template_kwargs_json.empty()) {
@@ -45,9 +41,7 @@ absl::StatusOr<Dict> make_context(const ChatRequest& request, const Dict& specia
       for (const auto& [name, value] : kwargs.dict()->items()) context.set(name, value);
     }
   }
-  ASSIGN_OR_RETURN(Value messages, jinja::parse_messages(request.messages_json));
   context.set(Value("messages"), std::move(messages));
-  ASSIGN_OR_RETURN(Value tools, jinja::parse_tools(request.tools_json));
   context.set(Value("tools"), std::move(tools));
   context.set(Value("add_generation_prompt"), Value(request.add_generation_prompt));
   return context;
@@ -61,16 +55,53 @@ jinja::RenderLimits limits_for(const ChatRequest& request) {
   return limits;
 }
 
+struct Template {
+  Block block;
+  jinja::Roles roles;
+};
+
+absl::StatusOr<jinja::MarkedText> run(const Block& block, const ChatRequest& request,
+                                      const jinja::RenderLimits& limits, Value messages,
+                                      Value tools, const Dict& special_tokens) {
+  ASSIGN_OR_RETURN(const Dict context,
+                   make_context(request, std::move(messages), std::move(tools), special_tokens));
+  jinja::Runtime runtime(limits, std::time(nullptr));
+  return jinja::Evaluator(runtime, context).render(block);
+}
+
+// Messages of a few words with their roles as they are: to find out which the template prints.
+absl::StatusOr<jinja::MarkedText> run_probe(const Block& block, const ChatRequest& request,
+                                            const Dict& special_tokens) {
+  constexpr jinja::RenderLimits kLimits{.work_units = size_t{1} << 22};
+  ASSIGN_OR_RETURN(Value messages, jinja::parse_messages(request.messages_json));
+  ASSIGN_OR_RETURN(Value tools, jinja::parse_tools(request.tools_json));
+  return run(block, request, kLimits, std::move(messages), std::move(tools), special_tokens);
+}
+
+absl::StatusOr<Template> make_template(const std::string& source, const Dict& special_tokens) {
+  ASSIGN_OR_RETURN(Block block, jinja::parse_template(source));
+  jinja::Roles roles(source, [&](const ChatRequest& request) {
+    return run_probe(block, request, special_tokens);
+  });
+  return Template{.block = std::move(block), .roles = std::move(roles)};
+}
+
 }  // namespace
+
+struct ChatTemplate::Impl {
+  Template main;
+  std::optional<Template> tool_use;  // for requests with tools
+  Dict special_tokens;
+};
 
 absl::StatusOr<ChatTemplate> ChatTemplate::load(const std::string& folder) {
   ASSIGN_OR_RETURN(jinja::TemplateFiles files, jinja::read_template_files(folder));
   auto impl = std::make_unique<Impl>();
-  ASSIGN_OR_RETURN(impl->main, jinja::parse_template(files.main));
-  if (files.tool_use) {
-    ASSIGN_OR_RETURN(impl->tool_use, jinja::parse_template(*files.tool_use));
-  }
   impl->special_tokens = std::move(files.special_tokens);
+  ASSIGN_OR_RETURN(impl->main, make_template(files.main, impl->special_tokens));
+  if (files.tool_use) {
+    ASSIGN_OR_RETURN(impl->tool_use, make_template(*files.tool_use, impl->special_tokens));
+  }
   return ChatTemplate(std::move(impl));
 }
 
@@ -78,10 +109,10 @@ absl::StatusOr<ChatTemplate> ChatTemplate::parse(const std::string& source,
                                                  const std::string& bos_token,
                                                  const std::string& eos_token) {
   auto impl = std::make_unique<Impl>();
-  ASSIGN_OR_RETURN(impl->main, jinja::parse_template(source));
   // transformers leaves a token that the model does not have undefined.
   if (!bos_token.empty()) impl->special_tokens.set(Value("bos_token"), Value(bos_token));
   if (!eos_token.empty()) impl->special_tokens.set(Value("eos_token"), Value(eos_token));
+  ASSIGN_OR_RETURN(impl->main, make_template(source, impl->special_tokens));
   return ChatTemplate(std::move(impl));
 }
 
@@ -91,12 +122,13 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
 absl::StatusOr<RenderedChat> ChatTemplate::render(const ChatRequest& request) const {
-  ASSIGN_OR_RETURN(const Dict context, make_context(request, impl_->special_tokens));
-  const bool has_tools = !context.find("tools")->is_none();
-  jinja::Runtime runtime(limits_for(request), std::time(nullptr));
+  ASSIGN_OR_RETURN(Value messages, jinja::parse_messages(request.messages_json));
+  ASSIGN_OR_RETURN(Value tools, jinja::parse_tools(request.tools_json));
+  const Template& used = !tools.is_none() && impl_->tool_use ? *impl_->tool_use : impl_->main;
+  ASSIGN_OR_RETURN(messages, used.roles.fit(messages));
   ASSIGN_OR_RETURN(const jinja::MarkedText text,
-                   jinja::Evaluator(runtime, context)
-                       .render(has_tools && impl_->tool_use ? *impl_->tool_use : impl_->main));
+                   run(used.block, request, limits_for(request), std::move(messages),
+                       std::move(tools), impl_->special_tokens));
   return RenderedChat{.text = text.bytes(), .content = text.content()};
 }
 

@@ -81,7 +81,6 @@ def plain_conversations():
     yield "two users", [user("a"), user("b")]
     yield "late system", [user("a"), system("Be rude."), user("b")]
     yield "two systems", [system("a"), system("b"), user("c")]
-    yield "unknown role", [{"role": "developer", "content": "a"}, user("b")]
     yield "starts with assistant", [assistant("Welcome."), user("Hi")]
     yield "name field", [{"role": "user", "name": "ann", "content": "Hi"}]
     yield "many turns", [turn for i in range(12) for turn in (user(f"q{i}"), assistant(f"a{i}"))]
