@@ -10,6 +10,7 @@
 #include "engine/engine_loop.h"
 #include "engine/intake.h"
 #include "engine/memory_plan.h"
+#include "models/device_support.h"
 
 namespace pbserve::engine {
 
@@ -99,6 +100,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
   spdlog::info("device: {}", choice.reason);
+  RETURN_IF_ERROR(models::check_device_support(model, choice.device.kind));
   config.pbs.params = pbs_params(config.pbs);
   config.pbs.min_tokens = pbs_min_tokens(config.pbs, model, choice.device);
   if (choice.device.kind == kernels::DeviceKind::kCuda && config.model.dtype == "float32") {
