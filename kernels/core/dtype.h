@@ -66,19 +66,34 @@ constexpr BF16 from_f32<BF16>(float value) {
 // IEEE half, read from checkpoints only: nothing computes in it.
 float f16_bits_to_f32(uint16_t bits);
 
+// The storage type of T. Of the types that are not named here a tensor can hold none: to ask for
+// one does not compile.
 template <class T>
-inline constexpr DType kDTypeOf = DType::kU8;
+struct StorageOf;
+template <DType dtype>
+struct StorageIs {
+  static constexpr DType kDType = dtype;
+};
 template <>
-inline constexpr DType kDTypeOf<float> = DType::kF32;
+struct StorageOf<float> : StorageIs<DType::kF32> {};
 template <>
-inline constexpr DType kDTypeOf<BF16> = DType::kBF16;
+struct StorageOf<BF16> : StorageIs<DType::kBF16> {};
 template <>
-inline constexpr DType kDTypeOf<int32_t> = DType::kI32;
+struct StorageOf<int32_t> : StorageIs<DType::kI32> {};
 template <>
-inline constexpr DType kDTypeOf<int64_t> = DType::kI64;
+struct StorageOf<int64_t> : StorageIs<DType::kI64> {};
 template <>
-inline constexpr DType kDTypeOf<uint32_t> = DType::kU32;
+struct StorageOf<uint8_t> : StorageIs<DType::kU8> {};
 template <>
-inline constexpr DType kDTypeOf<uint64_t> = DType::kU64;
+struct StorageOf<uint32_t> : StorageIs<DType::kU32> {};
+template <>
+struct StorageOf<uint64_t> : StorageIs<DType::kU64> {};
+
+template <class T>
+concept Storable = requires {
+  StorageOf<T>::kDType;
+};
+template <Storable T>
+inline constexpr DType kDTypeOf = StorageOf<T>::kDType;
 
 }  // namespace pbserve::kernels

@@ -53,7 +53,7 @@ struct Tensor {
     return true;
   }
 
-  template <class T>
+  template <Storable T>
   T* as(Location where = Location::current()) const {
     check(kDTypeOf<T> == dtype, "tensor read as another dtype", where);
     return static_cast<T*>(data);

@@ -41,6 +41,21 @@ TEST(BF16, RoundsToNearestAndTiesToEven) {
   EXPECT_TRUE(std::isnan(to_f32(from_f32<BF16>(std::bit_cast<float>(0x7f800001u)))));
 }
 
+// A tensor is read as what it can hold; anything else does not compile.
+template <class T>
+concept Readable = requires(const Tensor tensor) {
+  tensor.as<T>();
+};
+
+TEST(DTypeOf, IsThereForStorageTypesAlone) {
+  static_assert(Readable<float> && Readable<BF16> && Readable<uint8_t> && Readable<int64_t>);
+  static_assert(!Storable<double> && !Storable<bool> && !Storable<int16_t>);
+  static_assert(!Readable<double> && !Readable<bool> && !Readable<char>);
+  EXPECT_EQ(kDTypeOf<uint8_t>, DType::kU8);
+  EXPECT_EQ(kDTypeOf<BF16>, DType::kBF16);
+  EXPECT_EQ(size_of(kDTypeOf<uint64_t>), sizeof(uint64_t));
+}
+
 TEST(F16, KnownValues) {
   EXPECT_EQ(f16_bits_to_f32(0x3c00), 1.f);
   EXPECT_EQ(f16_bits_to_f32(0xc000), -2.f);
