@@ -30,7 +30,7 @@ struct DeviceOptions {
   std::string kind = "auto";            // auto | cpu | cuda
   bool deterministic = false;           // GPU: a request's tokens do not depend on its company
   bool enforce_eager = false;           // GPU: launch decode operations one by one, no graphs
-  int32_t cpu_threads = 0;              // 0 = one per hardware thread
+  int32_t cpu_threads = 0;              // 0 = one per CPU that the container may use
   double gpu_memory_utilization = 0.9;  // this server's share of the GPU's memory
   int64_t kv_cache_bytes = 0;           // 0 = auto: what utilization leaves (GPU); on the CPU
                                         // four full contexts, at most a quarter of free memory

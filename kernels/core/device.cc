@@ -8,6 +8,8 @@
 #include <sstream>
 #include <thread>
 
+#include "kernels/core/cgroup.h"
+
 namespace pbserve::kernels {
 namespace {
 
@@ -40,24 +42,19 @@ int64_t meminfo_bytes(const std::string& meminfo, const std::string& key) {
   return parse_number(value_of(meminfo, key), kib) ? kib * 1024 : 0;
 }
 
-// The container's own limit stands in these files of cgroup v2; "max" or no file is no limit.
-void apply_container_limit(DeviceInfo& info) {
-  int64_t limit = 0;
-  int64_t used = 0;
-  if (!parse_number(read_file("/sys/fs/cgroup/memory.max"), limit)) return;
-  if (!parse_number(read_file("/sys/fs/cgroup/memory.current"), used)) return;
-  info.total_bytes = std::min(info.total_bytes, limit);
-  info.free_bytes = std::min(info.free_bytes, std::max<int64_t>(0, limit - used));
-}
-
 DeviceInfo cpu_info() {
   const std::string model = value_of(read_file("/proc/cpuinfo"), "model name");
   const std::string meminfo = read_file("/proc/meminfo");
-  const unsigned num_threads = std::thread::hardware_concurrency();
+  const Cgroup cgroup = own_cgroup();
+  const int num_threads =
+      num_usable_cpus(cgroup, static_cast<int>(std::thread::hardware_concurrency()));
   DeviceInfo info{.name = model + ", " + std::to_string(num_threads) + " threads",
                   .total_bytes = meminfo_bytes(meminfo, "MemTotal"),
                   .free_bytes = meminfo_bytes(meminfo, "MemAvailable")};
-  apply_container_limit(info);
+  if (const std::optional<CgroupMemory> memory = cgroup_memory(cgroup)) {
+    info.total_bytes = std::min(info.total_bytes, memory->limit_bytes);
+    info.free_bytes = std::min(info.free_bytes, memory->free_bytes);
+  }
   return info;
 }
 

@@ -1,9 +1,14 @@
 #include "kernels/core/thread_pool.h"
 
+#include "kernels/core/cgroup.h"
+
 namespace pbserve::kernels {
 
 ThreadPool::ThreadPool(int num_threads) {
-  if (num_threads <= 0) num_threads = static_cast<int>(std::thread::hardware_concurrency());
+  if (num_threads <= 0) {
+    num_threads =
+        num_usable_cpus(own_cgroup(), static_cast<int>(std::thread::hardware_concurrency()));
+  }
   for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { work(); });
 }
 

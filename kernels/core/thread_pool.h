@@ -14,7 +14,8 @@ namespace pbserve::kernels {
 
 class ThreadPool {
  public:
-  // `num_threads` counts the calling thread; 0 takes one per hardware thread.
+  // `num_threads` counts the calling thread; 0 takes one per hardware thread that the
+  // container may keep busy.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
