@@ -103,7 +103,7 @@ EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, K
       thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() {
-  draining_ = true;
+  live_.close();
   inbox_.push(CancelAll{});
   inbox_.close();
   thread_.join();
@@ -113,19 +113,15 @@ EngineLoop::~EngineLoop() {
 
 absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
                                 std::unique_ptr<ResponseSink> sink) {
-  if (draining_) return absl::UnavailableError("the server is shutting down");
+  const auto refused = [] { return absl::UnavailableError("the server is shutting down"); };
+  if (live_.is_closed()) return refused();
   const int64_t waiting = num_waiting_ + num_arriving_.fetch_add(1);
   absl::Status status = admit(waiting, static_cast<int64_t>(spec.prompt.size()));
-  if (status.ok()) {
-    std::unique_lock lock(live_mutex_);
-    ++num_live_;
-    lock.unlock();
-    if (inbox_.push(NewRequest{std::move(spec), std::move(rules), std::move(sink)})) return status;
-    status = absl::UnavailableError("the server is shutting down");
-    lock.lock();
-    --num_live_;
+  NewRequest request{std::move(spec), std::move(rules), std::move(sink)};
+  if (status.ok() && !live_.enter([&] { return inbox_.push(std::move(request)); })) {
+    status = refused();
   }
-  --num_arriving_;
+  if (!status.ok()) --num_arriving_;
   return status;
 }
 
@@ -147,10 +143,8 @@ absl::Status EngineLoop::admit(int64_t waiting, int64_t num_tokens) const {
 void EngineLoop::cancel(SequenceId id) { inbox_.push(Cancel{id}); }
 
 bool EngineLoop::drain(std::chrono::milliseconds timeout) {
-  draining_ = true;
-  std::unique_lock lock(live_mutex_);
-  const bool done = all_done_.wait_for(lock, timeout, [this] { return num_live_ == 0; });
-  lock.unlock();
+  live_.close();
+  const bool done = live_.wait_until_none(timeout);
   if (!done) inbox_.push(CancelAll{});
   return done;
 }
@@ -197,18 +191,15 @@ void EngineLoop::handle(NewRequest request) {
   Accepted accepted{.prompt_tokens = static_cast<int64_t>(request.spec.prompt.size()),
                     .cached_tokens = 0,
                     .queue_position = scheduler_.num_waiting()};
-  if (options_.enable_prefix_caching) {
-    accepted.cached_tokens =
-        scheduler_.num_cached_tokens(request.spec.cache_root, request.spec.prompt);
-  }
+  output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
+  scheduler_.add(std::move(request.spec));
+  accepted.cached_tokens = scheduler_.num_cached_tokens(id);
   if (prefill_tokens_per_ms_ > 0) {
-    const int64_t ahead = scheduler_.num_waiting_tokens() + accepted.prompt_tokens;
+    const int64_t ahead = scheduler_.num_waiting_tokens();  // with its own
     accepted.estimated_ttft_ms =
         static_cast<double>(ahead - accepted.cached_tokens) / prefill_tokens_per_ms_;
   }
-  output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
   output_.accepted(id, accepted);
-  scheduler_.add(std::move(request.spec));
   publish_load();
   --num_arriving_;  // never counted less than once
 }
@@ -310,8 +301,7 @@ void EngineLoop::finish(FinishedSequence finished) {
     metrics_.count_prefix_cache(finished.sequence->num_prompt(), finished.sequence->first_cached);
   }
   output_.finish(finished.sequence->id(), completion_of(finished, is_forced_));
-  std::lock_guard lock(live_mutex_);
-  if (--num_live_ == 0) all_done_.notify_all();
+  live_.leave();
 }
 
 void EngineLoop::publish_load() {

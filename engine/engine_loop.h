@@ -5,15 +5,14 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <variant>
 #include <vector>
 
 #include "engine/config.h"
 #include "engine/engine.h"
+#include "engine/live_requests.h"
 #include "engine/message_queue.h"
 #include "engine/model_runner.h"
 #include "engine/output_stage.h"
@@ -86,10 +85,7 @@ class EngineLoop {
 
   std::atomic<int64_t> num_arriving_ = 0;  // requests in the inbox
 
-  std::atomic<bool> draining_ = false;
-  std::mutex live_mutex_;
-  std::condition_variable all_done_;
-  int64_t num_live_ = 0;  // submitted and not finished; guarded by live_mutex_
+  LiveRequests live_;  // closed by a drain
 
   std::thread thread_;
 };

@@ -69,7 +69,7 @@ std::string attention_signature(const PbsOptions& pbs, float threshold) {
   const kernels::PbsParams& params = pbs.params;
   const char* order = params.order == kernels::PbsOrder::kSpan ? "" : " natural order";
   const std::string forced = pbs.force_density > 0
-                                 ? absl::StrCat(" forced density ", pbs.force_density)
+                                 ? absl::StrCat(" forced density ", exact_digits(pbs.force_density))
                                  : "";
   return absl::StrCat("pbs ", scorer_name(params), " ", selector_name(params.selector), " ",
                       exact_digits(threshold), " span ", pbs.span, " segment ", params.segment,

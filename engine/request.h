@@ -102,7 +102,7 @@ struct SparseReport {
 
 struct Accepted {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;      // found at arrival; eviction before the start may lower it
+  int64_t cached_tokens = 0;      // of these, not computed if it started at once
   int64_t queue_position = 0;     // requests that start earlier
   double estimated_ttft_ms = -1;  // from the measured prefill rate; -1 before there is one
 };

@@ -54,9 +54,12 @@ int64_t Scheduler::num_waiting_tokens() const {
   return tokens;
 }
 
-int64_t Scheduler::num_cached_tokens(const std::string& root,
-                                     const std::vector<int32_t>& prompt) const {
-  return int64_t{kPageSize} * pool_.num_pages_found(root, prompt);
+int64_t Scheduler::num_cached_tokens(SequenceId id) const {
+  const Sequence& sequence = *sequences_.at(id);
+  if (!limits_.prefix_caching) return 0;
+  const int64_t found = int64_t{kPageSize} *
+                        pool_.num_pages_found(sequence.spec().cache_root, sequence.spec().prompt);
+  return usable_prefix(sequence, found, limits_.chunks);
 }
 
 std::optional<FinishedSequence> Scheduler::remove(SequenceId id, FinishReason reason,

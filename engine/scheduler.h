@@ -58,8 +58,9 @@ class Scheduler {
   // The chunks of a lane's present job; empty where it is idle.
   const std::vector<PrefillChunk>& job(Lane lane) const;
 
-  // Of a prompt that has not started: what the prefix cache holds under its provenance.
-  int64_t num_cached_tokens(const std::string& root, const std::vector<int32_t>& prompt) const;
+  // Of a prompt that has not started: what it would not compute if it started now. Less than the
+  // prefix cache holds where a PBS prompt may use whole spans only. REQUIRES: it is in sequences().
+  int64_t num_cached_tokens(SequenceId id) const;
 
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_running() const;

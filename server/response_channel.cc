@@ -32,7 +32,12 @@ class ResponseChannel::Sink : public engine::ResponseSink {
   std::shared_ptr<ResponseChannel> channel_;
 };
 
-ResponseChannel::ResponseChannel(ChannelOptions options) : options_(std::move(options)) {}
+ResponseChannel::ResponseChannel(ChannelOptions options)
+    : options_({.capacity_bytes = options.capacity_bytes,
+                .wants_progress = options.wants_progress,
+                .on_ready = nullptr,
+                .on_end = std::move(options.on_end)}),
+      on_ready_(std::make_shared<const std::function<void()>>(std::move(options.on_ready))) {}
 
 std::unique_ptr<engine::ResponseSink> ResponseChannel::make_sink() {
   return std::make_unique<Sink>(shared_from_this());
@@ -61,7 +66,7 @@ std::optional<ResponseEvent> ResponseChannel::next() {
 }
 
 void ResponseChannel::push(ResponseEvent event) {
-  bool wake = false;
+  bool wakes = false;
   bool cancel = false;
   {
     const std::lock_guard lock(mutex_);
@@ -71,15 +76,15 @@ void ResponseChannel::push(ResponseEvent event) {
       overflowed_ = cancel = true;
     } else {
       events_.push_back(std::move(event));
-      wake = std::exchange(reader_waits_, false);
+      wakes = std::exchange(reader_waits_, false);
     }
   }
   if (cancel) cancel_now();
-  if (wake) options_.on_ready();
+  if (wakes) wake();
 }
 
 void ResponseChannel::end(engine::Completion completion) {
-  bool wake = false;
+  bool wakes = false;
   bool reader_left = false;
   {
     const std::lock_guard lock(mutex_);
@@ -93,11 +98,11 @@ void ResponseChannel::end(engine::Completion completion) {
     if (!reader_left_) {
       events_.push_back(completion);
       num_bytes_ += event_bytes(events_.back());
-      wake = std::exchange(reader_waits_, false);
+      wakes = std::exchange(reader_waits_, false);
     }
   }
   if (options_.on_end) options_.on_end(completion, reader_left);
-  if (wake) options_.on_ready();
+  if (wakes) wake();
 }
 
 void ResponseChannel::abandon() {
@@ -108,6 +113,15 @@ void ResponseChannel::abandon() {
     events_.clear();
   }
   cancel_now();
+  std::shared_ptr<const std::function<void()>> dropped;
+  const std::lock_guard lock(wake_mutex_);
+  dropped = std::move(on_ready_);
+}
+
+void ResponseChannel::wake() {
+  const std::lock_guard lock(wake_mutex_);
+  const auto on_ready = on_ready_;  // stays while it runs, also if it abandons the channel
+  if (on_ready) (*on_ready)();
 }
 
 void ResponseChannel::cancel_now() {

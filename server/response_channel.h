@@ -42,7 +42,9 @@ class ResponseChannel : public std::enable_shared_from_this<ResponseChannel> {
   // The oldest event; the Completion is the last one. After nothing, on_ready follows.
   std::optional<ResponseEvent> next();
 
-  // The reader leaves: cancels unless the request has ended. No on_ready from here on.
+  // The reader leaves: cancels unless the request has ended. on_ready is destroyed: it runs in no
+  // thread when this returns, so that what it refers to may go, whenever the request ends. (It may
+  // call this itself.)
   void abandon();
 
  private:
@@ -51,8 +53,11 @@ class ResponseChannel : public std::enable_shared_from_this<ResponseChannel> {
   void push(ResponseEvent event);
   void end(engine::Completion completion);
   void cancel_now();
+  void wake();
 
-  const ChannelOptions options_;
+  const ChannelOptions options_;     // but for on_ready
+  std::recursive_mutex wake_mutex_;  // held while on_ready runs; taken before mutex_, if both are
+  std::shared_ptr<const std::function<void()>> on_ready_;  // null once the reader has left
   std::mutex mutex_;
   std::deque<ResponseEvent> events_;
   int64_t num_bytes_ = 0;

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 
@@ -84,6 +86,18 @@ TEST_F(IntakeTest, SpecialTokensInContentAreText) {
   };
   EXPECT_EQ(specials(false), 1u);
   EXPECT_EQ(specials(true), 2u);
+}
+
+// The key of cached pages holds every digit of what they were made with.
+TEST(AttentionSignature, ThresholdsThatDifferAtAllDiffer) {
+  const float threshold = 0.93300003f;
+  const float next = std::nextafter(threshold, 1.0f);
+  EXPECT_NE(attention_signature({}, threshold), attention_signature({}, next));
+  PbsOptions forced;
+  forced.force_density = 0.22000001f;
+  PbsOptions other;
+  other.force_density = std::nextafter(forced.force_density, 1.0f);
+  EXPECT_NE(attention_signature(forced, 0.9f), attention_signature(other, 0.9f));
 }
 
 // Requests of one signature share cached pages: it names what shaped them.

@@ -132,6 +132,62 @@ TEST(ResponseChannel, AbandonBeforeTheHandleIsKnownCancelsWhenItIs) {
   EXPECT_EQ(watched.num_cancelled, 1);
 }
 
+// The engine may hold its end long after the reader's event loop is gone.
+TEST(ResponseChannel, AbandonLetsGoOfTheWakeUpCall) {
+  auto timer = std::make_shared<int>();
+  const std::weak_ptr<int> watch = timer;
+  const auto channel = std::make_shared<ResponseChannel>(
+      ChannelOptions{.on_ready = [timer = std::move(timer)] {}, .on_end = nullptr});
+  const auto sink = channel->make_sink();
+  EXPECT_FALSE(watch.expired());
+  channel->abandon();
+  EXPECT_TRUE(watch.expired());
+  sink->on_done({});
+}
+
+TEST(ResponseChannel, AbandonWaitsForAWakeUpCallThatRuns) {
+  std::atomic<bool> is_running = false;
+  std::atomic<bool> may_end = false;
+  std::atomic<bool> has_ended = false;
+  const auto channel =
+      std::make_shared<ResponseChannel>(ChannelOptions{.on_ready =
+                                                           [&] {
+                                                             is_running = true;
+                                                             while (!may_end)
+                                                               std::this_thread::yield();
+                                                             has_ended = true;
+                                                           },
+                                                       .on_end = nullptr});
+  const auto sink = channel->make_sink();
+  EXPECT_FALSE(channel->next().has_value());
+  std::thread engine([&] { sink->on_text({.text = "a", .token_ids = {1}}); });
+  while (!is_running) std::this_thread::yield();
+  std::thread helper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    may_end = true;
+  });
+  channel->abandon();
+  EXPECT_TRUE(has_ended);
+  engine.join();
+  helper.join();
+}
+
+TEST(ResponseChannel, TheWakeUpCallMayAbandon) {
+  std::shared_ptr<ResponseChannel> channel;
+  int num_calls = 0;
+  channel = std::make_shared<ResponseChannel>(ChannelOptions{.on_ready =
+                                                                 [&, own = std::string(100, 'x')] {
+                                                                   channel->abandon();
+                                                                   num_calls += own[99] == 'x';
+                                                                 },
+                                                             .on_end = nullptr});
+  const auto sink = channel->make_sink();
+  EXPECT_FALSE(channel->next().has_value());
+  sink->on_text({.text = "a", .token_ids = {1}});
+  sink->on_text({.text = "b", .token_ids = {1}});
+  EXPECT_EQ(num_calls, 1);
+}
+
 TEST(ResponseChannel, NoCancelAfterTheEnd) {
   Watched watched;
   watched.set_cancel();
