@@ -124,10 +124,9 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
   models::RenderedChat rendered;
   const std::string* text = std::get_if<std::string>(&prompt);
   const bool is_chat = text == nullptr;
-  if (is_chat) {  // the template writes the special tokens itself
+  if (is_chat) {
     ASSIGN_OR_RETURN(rendered, render(std::get<ChatPrompt>(prompt)));
     text = &rendered.text;
-    add_special_tokens = false;
     if (config_.model.special_tokens_in_content) rendered.content.clear();
   }
   // Spares the tokeniser a text that cannot fit whatever its tokens are.

@@ -57,7 +57,8 @@ struct StopRules {
 struct Request {
   std::string id;  // for logs and the response; unique is the caller's business
   Prompt prompt;
-  bool add_special_tokens = true;   // text prompts only: what the tokenizer adds at the front
+  bool add_special_tokens = true;   // what the tokenizer puts around a text. A chat's template
+                                    // writes it: whoever parses one sets this to false
   bool skip_special_tokens = true;  // in the output
   SamplingParams sampling;
   StopRules stop;

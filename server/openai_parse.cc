@@ -157,6 +157,7 @@ absl::StatusOr<OpenAiCall> parse_chat(const Json& body, const OpenAiParseOptions
   OpenAiCall call;
   call.api = OpenAiApi::kChat;
   call.request.prompt = read_conversation(&reader);
+  call.request.add_special_tokens = false;  // unless asked for: the template writes its own
   return finish(&reader, std::move(call), options);
 }
 

@@ -88,6 +88,32 @@ TEST_F(IntakeTest, SpecialTokensInContentAreText) {
   EXPECT_EQ(specials(true), 2u);
 }
 
+// A chat's template writes the beginning of text itself; a client may still ask for the
+// tokenizer's.
+TEST(IntakeSpecialTokens, AreAddedToAChatWhenAskedFor) {
+  const test::TempDir folder;
+  nlohmann::json file = test::tiny_tokenizer();
+  file["post_processor"] = {{"type", "TemplateProcessing"},
+                            {"single",
+                             {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}},
+                              {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+                            {"pair", nlohmann::json::array()},
+                            {"special_tokens",
+                             {{"<|im_start|>",
+                               {{"id", "<|im_start|>"},
+                                {"ids", {test::kTinyTurnBegin}},
+                                {"tokens", {"<|im_start|>"}}}}}}};
+  folder.write("tokenizer.json", file.dump());
+  const auto tokenizer = models::Tokenizer::load(folder.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const Intake intake({}, {.vocab_size = test::kTinyVocabSize, .max_model_len = 100}, **tokenizer,
+                      *models::ChatTemplate::parse("{{ messages[0].content }}", "", ""), {});
+  const ChatPrompt chat{R"([{"role": "user", "content": "a"}])", "", ""};
+  EXPECT_THAT(*intake.tokenize(chat, false), ElementsAre(kTinyFirstByte + 'a'));
+  EXPECT_THAT(*intake.tokenize(chat, true),
+              ElementsAre(test::kTinyTurnBegin, kTinyFirstByte + 'a'));
+}
+
 // The key of cached pages holds every digit of what they were made with.
 TEST(AttentionSignature, ThresholdsThatDifferAtAllDiffer) {
   const float threshold = 0.93300003f;

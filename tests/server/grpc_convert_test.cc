@@ -54,6 +54,16 @@ TEST(GrpcConvert, ListsAreAsLongAsThoseOfJson) {
   EXPECT_EQ(error_param(from_proto(ids, limits, "made").status()), "token_ids");
 }
 
+TEST(GrpcConvert, SpecialTokensOfAChatAreTheTemplatesUnlessAskedFor) {
+  v1::GenerateRequest message;
+  v1::ChatMessage* turn = message.mutable_chat()->add_messages();
+  turn->set_role("user");
+  turn->set_content("a");
+  EXPECT_FALSE(convert(message)->add_special_tokens);
+  message.set_add_special_tokens(true);
+  EXPECT_TRUE(convert(message)->add_special_tokens);
+}
+
 TEST(GrpcConvert, EveryFieldArrives) {
   v1::GenerateRequest message;
   message.mutable_token_ids()->add_ids(5);

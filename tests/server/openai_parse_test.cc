@@ -170,6 +170,12 @@ TEST(ParseChat, MaxTokensHasTwoNames) {
   EXPECT_EQ(param(chat(R"({"max_tokens": 3, "max_completion_tokens": 4})")), "max_tokens");
 }
 
+TEST(ParseChat, SpecialTokensAreTheTemplatesUnlessAskedFor) {
+  EXPECT_FALSE(chat("{}")->request.add_special_tokens);
+  EXPECT_FALSE(chat(R"({"add_special_tokens": false})")->request.add_special_tokens);
+  EXPECT_TRUE(chat(R"({"add_special_tokens": true})")->request.add_special_tokens);
+}
+
 TEST(ParseChat, MessagesKeepTheirOrderAndParts) {
   const OpenAiCall call = *parse_chat(Json::parse(R"({"messages": [
       {"role": "system", "content": "S"},
