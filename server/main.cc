@@ -1,4 +1,5 @@
 // pbserve: reads the config, starts the engine and both fronts, waits for a signal, drains.
+#include <spdlog/async.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -28,11 +29,30 @@ namespace {
 // After the engine has drained, its last words travel to clients within this time.
 constexpr double kFlushTimeoutS = 5;
 
+// Lines wait here for whoever reads standard error. Where nobody does, the oldest are dropped: the
+// threads that log also carry every stream and must not wait for a pipe.
+constexpr size_t kLogLinesMax = 8192;
+constexpr std::chrono::seconds kLogFlushTimeout{2};
+constexpr std::chrono::milliseconds kLastLine{50};  // for one line where others still log
+
 void start_log(const std::string& level) {
-  auto log = spdlog::stderr_logger_mt("pbserve");
+  spdlog::init_thread_pool(kLogLinesMax, /*threads_n=*/1);
+  auto log = spdlog::create_async_nb<spdlog::sinks::stderr_sink_mt>("pbserve");
   log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%L%$ %v");
   log->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(log));
+}
+
+// Writes what waits; false if the reader of the log has stalled, which may not keep the process.
+// REQUIRES: no other thread logs any more.
+bool flush_log() {
+  if (const size_t dropped = spdlog::thread_pool()->overrun_counter(); dropped > 0) {
+    spdlog::warn("{} log lines were dropped: standard error was read too slowly", dropped);
+  }
+  std::packaged_task<void()> shut_down([] { spdlog::shutdown(); });
+  const std::future<void> written = shut_down.get_future();
+  std::thread(std::move(shut_down)).detach();
+  return written.wait_for(kLogFlushTimeout) == std::future_status::ready;
 }
 
 // How often a wait for something else looks for signals.
@@ -46,7 +66,7 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
     const auto taken = signals.wait_for(kSignalPause);
     if (!taken || taken->kind == ProcessSignals::Kind::kReload) continue;
     spdlog::warn("{}: stopped while the model was loaded", strsignal(taken->number));
-    spdlog::shutdown();
+    std::this_thread::sleep_for(kLastLine);
     ProcessSignals::end_process(taken->number);
   }
   return loaded.get();
@@ -137,6 +157,7 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
     const auto taken = signals.wait_for(kSignalPause);
     if (taken && taken->kind == ProcessSignals::Kind::kStop) {
       spdlog::warn("second signal: stopping at once");
+      std::this_thread::sleep_for(kLastLine);
       std::_Exit(1);
     }
   }
@@ -183,9 +204,10 @@ int main(int argc, const char* const* argv) {
   start_log(config.ok() ? config->server.log_level : "info");
   const absl::Status status =
       config.ok() ? serve(*line.command_line, *config, signals) : config.status();
-  if (status.ok()) return 0;
-  spdlog::error("{}", std::string(status.message()));
-  return 1;
+  if (!status.ok()) spdlog::error("{}", std::string(status.message()));
+  const int exit_code = status.ok() ? 0 : 1;
+  if (!flush_log()) std::_Exit(exit_code);  // destructors would wait for the log too
+  return exit_code;
 }
 
 }  // namespace

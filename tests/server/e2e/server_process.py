@@ -56,6 +56,13 @@ class Server:
         log = self.log.fileno()  # the process writes at the shared offset: it must not move
         return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
 
+    def wait_for_log(self, text, timeout_s=10):
+        """Lines are written by a thread of their own, after the answer they are about."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.read_log():
+            assert time.monotonic() < deadline, f"{text} is not in the log:\n" + self.read_log()
+            time.sleep(0.02)
+
     @property
     def port(self):
         return self.ports["HTTP"]

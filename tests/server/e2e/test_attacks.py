@@ -201,6 +201,7 @@ def test_connection_limit():
 
 def test_log_lines_cannot_be_forged(server):
     post_bytes(server, json.dumps({"prompt": "x", "model": "m\n2026 I forged"}).encode())
+    server.wait_for_log("2026 I forged")
     assert "\n2026 I forged" not in server.read_log()
 
 

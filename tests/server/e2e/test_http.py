@@ -214,7 +214,7 @@ def test_request_ids_are_echoed(server):
     reply = server.post("/v1/completions", {"prompt": "x", "max_tokens": 1}, headers=headers)
     assert reply.headers["X-Request-Id"] == "abc-1"
     assert reply.json()["id"] == "cmpl-abc-1"
-    assert f"id=abc-1 status=200" in server.read_log()
+    server.wait_for_log("id=abc-1 status=200")
     bad = server.post("/v1/completions", {"prompt": "x"}, headers={"X-Request-Id": "a b"})
     assert bad.status_code == 400
 
