@@ -8,22 +8,28 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/ops/sample.h"
+#include "models/field_error.h"
 
 namespace pbserve::engine {
 
 namespace {
 
+using models::about_field;
+using models::field_error;
+
 template <class T>
 absl::Status require_range(const char* field, T value, T low, T high) {
   if (low <= value && value <= high) return absl::OkStatus();  // false for NaN
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is ", value, ", must be in [", low, ", ", high, "]"));
+  return field_error(field,
+                     absl::StrCat(field, " is ", value, ", must be in [", low, ", ", high, "]"));
 }
 
-absl::Status require_at_most(const char* field, const char* unit, size_t value, int64_t limit) {
+// `subject`: what has them, if it is not the field as a whole.
+absl::Status require_at_most(const char* field, const char* unit, size_t value, int64_t limit,
+                             const char* subject = nullptr) {
   if (std::cmp_less_equal(value, limit)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " has ", value, " ", unit, ", at most ", limit, " are allowed"));
+  return field_error(field, absl::StrCat(subject != nullptr ? subject : field, " has ", value, " ",
+                                         unit, ", at most ", limit, " are allowed"));
 }
 
 uint64_t random_seed() {
@@ -124,6 +130,7 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
   models::RenderedChat rendered;
   const std::string* text = std::get_if<std::string>(&prompt);
   const bool is_chat = text == nullptr;
+  const char* const field = is_chat ? "messages" : "prompt";
   if (is_chat) {
     ASSIGN_OR_RETURN(rendered, render(std::get<ChatPrompt>(prompt)));
     text = &rendered.text;
@@ -131,32 +138,36 @@ absl::StatusOr<std::vector<int32_t>> Intake::tokenize(const Prompt& prompt,
   }
   // Spares the tokeniser a text that cannot fit whatever its tokens are.
   if (text->size() / longest_token_bytes_ > static_cast<size_t>(limits_.max_model_len)) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt has ", text->size(),
-                                                   " bytes, more than ", limits_.max_model_len,
-                                                   " tokens (the context limit) can hold"));
+    return field_error(field,
+                       absl::StrCat("prompt has ", text->size(), " bytes, more than ",
+                                    limits_.max_model_len, " tokens (the context limit) can hold"));
   }
-  ASSIGN_OR_RETURN(auto ids, tokenizer_.encode(*text, {.add_special_tokens = add_special_tokens,
-                                                       .content = rendered.content}));
-  RETURN_IF_ERROR(check_encoded(ids, is_chat ? "messages" : "prompt"));
-  return ids;
+  auto ids = tokenizer_.encode(
+      *text, {.add_special_tokens = add_special_tokens, .content = rendered.content});
+  if (!ids.ok()) return about_field(ids.status(), field);
+  RETURN_IF_ERROR(check_encoded(*ids, field));
+  return *std::move(ids);
 }
 
 absl::StatusOr<models::RenderedChat> Intake::render(const ChatPrompt& chat) const {
   if (!chat_template_) {
-    return absl::InvalidArgumentError(
-        "messages: the model has no chat template; use a text prompt");
+    return field_error("messages", "messages: the model has no chat template; use a text prompt");
   }
-  return chat_template_->render({.messages_json = chat.messages_json,
-                                 .tools_json = chat.tools_json,
-                                 .template_kwargs_json = chat.template_kwargs_json});
+  absl::StatusOr<models::RenderedChat> rendered =
+      chat_template_->render({.messages_json = chat.messages_json,
+                              .tools_json = chat.tools_json,
+                              .template_kwargs_json = chat.template_kwargs_json});
+  // What a template raises is about the conversation.
+  if (!rendered.ok()) return about_field(rendered.status(), "messages");
+  return rendered;
 }
 
 absl::Status Intake::check_ids(const std::vector<int32_t>& ids, const char* field) const {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= 0 && ids[i] < limits_.vocab_size) continue;
-    return absl::InvalidArgumentError(absl::StrCat(field, "[", i, "] is ", ids[i],
-                                                   ", must be a token id in [0, ",
-                                                   limits_.vocab_size - 1, "]"));
+    return field_error(field,
+                       absl::StrCat(field, "[", i, "] is ", ids[i], ", must be a token id in [0, ",
+                                    limits_.vocab_size - 1, "]"));
   }
   return absl::OkStatus();
 }
@@ -165,9 +176,10 @@ absl::Status Intake::check_ids(const std::vector<int32_t>& ids, const char* fiel
 absl::Status Intake::check_encoded(const std::vector<int32_t>& ids, const char* field) const {
   for (const int32_t id : ids) {
     if (id < limits_.vocab_size) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        field, ": the text has '", absl::CEscape(tokenizer_.token_bytes(id)), "', token ", id,
-        " of the tokenizer; the model's tokens end at ", limits_.vocab_size - 1));
+    return field_error(
+        field, absl::StrCat(field, ": the text has '", absl::CEscape(tokenizer_.token_bytes(id)),
+                            "', token ", id, " of the tokenizer; the model's tokens end at ",
+                            limits_.vocab_size - 1));
   }
   return absl::OkStatus();
 }
@@ -178,8 +190,8 @@ absl::Status Intake::check_stop(const StopRules& stop) const {
   for (size_t i = 0; i < stop.strings.size(); ++i) {
     const size_t bytes = stop.strings[i].size();
     const std::string name = absl::StrCat("stop[", i, "]");
-    if (bytes == 0) return absl::InvalidArgumentError(name + " is empty");
-    RETURN_IF_ERROR(require_at_most(name.c_str(), "bytes", bytes, limits.max_stop_bytes));
+    if (bytes == 0) return field_error("stop", name + " is empty");
+    RETURN_IF_ERROR(require_at_most("stop", "bytes", bytes, limits.max_stop_bytes, name.c_str()));
   }
   RETURN_IF_ERROR(
       require_at_most("stop_token_ids", "ids", stop.token_ids.size(), limits.max_stop_token_ids));
@@ -193,22 +205,23 @@ absl::Status Intake::fill_lengths(const Request& request, SequenceSpec& spec) co
     // Bytes that the vocabulary lacks are dropped: of a text nothing may be left.
     const auto* text = std::get_if<std::string>(&request.prompt);
     const bool is_dropped = text != nullptr && !text->empty();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "prompt has no tokens", is_dropped ? " (the vocabulary has none for its text)" : "",
-        ", at least 1 is needed"));
+    return field_error("prompt",
+                       absl::StrCat("prompt has no tokens",
+                                    is_dropped ? " (the vocabulary has none for its text)" : "",
+                                    ", at least 1 is needed"));
   }
   if (prompt >= limit) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt has ", prompt, " tokens, at most ",
-                                                   limit - 1, " fit into the context of ", limit,
-                                                   " with one token of output"));
+    return field_error(
+        "prompt", absl::StrCat("prompt has ", prompt, " tokens, at most ", limit - 1,
+                               " fit into the context of ", limit, " with one token of output"));
   }
   const int64_t room = limit - prompt;
   const int64_t by_default = std::min(request.stop.default_max_tokens.value_or(room), room);
   const int64_t max_tokens = request.stop.max_tokens.value_or(by_default);
   if (max_tokens < 1 || max_tokens > room) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_tokens is ", max_tokens, ", must be in [1, ", room, "]: the prompt has ",
-                     prompt, " tokens and the context holds ", limit));
+    return field_error("max_tokens", absl::StrCat("max_tokens is ", max_tokens, ", must be in [1, ",
+                                                  room, "]: the prompt has ", prompt,
+                                                  " tokens and the context holds ", limit));
   }
   RETURN_IF_ERROR(require_range<int64_t>("min_tokens", request.stop.min_tokens, 0, max_tokens));
   spec.num_tokens_max = prompt + max_tokens;
@@ -239,8 +252,8 @@ absl::Status Intake::fill_stop_ids(const StopRules& stop, SequenceSpec& spec) co
   std::ranges::sort(spec.stop_ids);
   // Not ranges::unique: Clang 14, the fuzzers' compiler, cannot compile its subrange.
   spec.stop_ids.erase(std::unique(spec.stop_ids.begin(), spec.stop_ids.end()), spec.stop_ids.end());
-  return require_at_most("stop_token_ids, with the model's ends of text,", "ids",
-                         spec.stop_ids.size(), kernels::kMaxBannedIds);
+  return require_at_most("stop_token_ids", "ids", spec.stop_ids.size(), kernels::kMaxBannedIds,
+                         "stop_token_ids, with the model's ends of text,");
 }
 
 absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) const {

@@ -10,10 +10,15 @@
 #include <vector>
 
 #include "kernels/core/status.h"
+#include "models/field_error.h"
 
 namespace pbserve::engine {
 
 using Clock = std::chrono::steady_clock;
+
+// What is wrong with a request names its field, as the client wrote it, in this payload of the
+// Status.
+inline constexpr const char* kFieldPayload = models::kFieldPayload;
 
 // An OpenAI conversation, as JSON text; the model's chat template renders it.
 struct ChatPrompt {

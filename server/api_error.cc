@@ -1,27 +1,20 @@
 #include "server/api_error.h"
 
-#include <algorithm>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/request.h"
 
 namespace pbserve::server {
 namespace {
 
 constexpr absl::string_view kHttpStatus = "pbserve/http_status";
-constexpr absl::string_view kParam = "pbserve/param";
+constexpr absl::string_view kParam = engine::kFieldPayload;  // set where the error arises
 constexpr absl::string_view kCode = "pbserve/code";
 constexpr absl::string_view kAllow = "pbserve/allow";
-
-// What the engine checks, under the names of the OpenAI body.
-constexpr absl::string_view kEngineFields[] = {
-    "prompt",         "messages",   "temperature", "top_p",
-    "top_k",          "min_p",      "max_tokens",  "min_tokens",
-    "stop_token_ids", "cache_salt", "stop",        "sparse_attention.threshold"};
 
 std::string payload(const absl::Status& status, absl::string_view key) {
   const auto value = status.GetPayload(key);
@@ -62,15 +55,6 @@ nlohmann::ordered_json text_or_null(const std::string& text) {
 
 absl::Status invalid_field(absl::string_view param, absl::string_view message) {
   return with(absl::InvalidArgumentError(message), kParam, param);
-}
-
-absl::Status with_field_of_message(absl::Status status) {
-  if (!absl::IsInvalidArgument(status) || status.GetPayload(kParam)) return status;
-  const absl::string_view message = status.message();
-  const std::string name(message.substr(0, message.find_first_of(" [:,")));
-  const bool is_field = std::find(std::begin(kEngineFields), std::end(kEngineFields), name) !=
-                        std::end(kEngineFields);
-  return is_field ? with(std::move(status), kParam, name) : status;
 }
 
 absl::Status model_not_found(absl::string_view model) {

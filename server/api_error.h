@@ -17,8 +17,6 @@ inline constexpr int kClientClosedRequest = 499;
 
 // A request field is wrong; `param` is its name as the client wrote it, "messages[2].role".
 absl::Status invalid_field(absl::string_view param, absl::string_view message);
-// The same for an error of the engine, which begins its messages with the field's name.
-absl::Status with_field_of_message(absl::Status status);
 absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
 absl::Status not_ready();

@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::start(engine::Engine* en
                                                        .on_end = on_end});
   const absl::StatusOr<engine::Engine::Handle> handle =
       engine->submit(std::move(request), channel->make_sink());
-  if (!handle.ok()) return with_field_of_message(handle.status());
+  if (!handle.ok()) return handle.status();
   channel->set_cancel([engine, handle = *handle] { engine->cancel(handle); });
   return std::unique_ptr<Generation>(new Generation(std::move(channel)));
 }

@@ -58,7 +58,7 @@ absl::Status tokenize(const App& app, const v1::TokenizeRequest& request,
   const bool adds_special =
       request.has_add_special_tokens() ? request.add_special_tokens() : request.has_text();
   const auto ids = app.engine->tokenize(prompt, adds_special);
-  if (!ids.ok()) return with_field_of_message(ids.status());
+  if (!ids.ok()) return ids.status();
   response->mutable_ids()->Add(ids->begin(), ids->end());
   if (request.return_token_strs()) {
     RETURN_IF_ERROR(check_count("return_token_strs", std::ssize(*ids), app.config.http.json));

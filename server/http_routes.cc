@@ -106,7 +106,7 @@ Reply tokenize(App& app, const HttpRequest& request) {
   const JsonRelease release(&body);
   ASSIGN_OR_RETURN(const TokenizeCall call, parse_tokenize(body, parse_options(app)));
   const auto ids = app.engine->tokenize(call.prompt, call.add_special_tokens);
-  if (!ids.ok()) return with_field_of_message(ids.status());
+  if (!ids.ok()) return ids.status();
   Json token_strs = nullptr;
   if (call.return_token_strs) {
     token_strs = Json::array();

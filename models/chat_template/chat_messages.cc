@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "models/chat_template/json_value.h"
+#include "models/field_error.h"
 
 namespace pbserve::models::jinja {
 namespace {
@@ -11,6 +12,12 @@ namespace {
 // words. Any other is what a client wrote: "im_end" must not become a token there.
 constexpr std::string_view kRoles[] = {"system", "developer", "user",   "assistant",
                                        "tool",   "function",  "ipython"};
+
+// "messages[0].content is a list, ..."
+template <class... Parts>
+absl::Status wrong(const std::string& field, const Parts&... parts) {
+  return field_error(field, concat(field, parts...));
+}
 
 const Sequence* list_in(const Value* value) {  // a JSON value: its sequences are lists
   return value ? value->sequence() : nullptr;
@@ -21,20 +28,19 @@ absl::StatusOr<Value> flatten_content(const Value* content, const std::string& w
   if (content->string()) return *content;
   const Sequence* parts = list_in(content);
   if (!parts) {
-    return render_error(where, ".content is a ", type_name(*content), ", not a string or a list");
+    return wrong(where + ".content", " is a ", type_name(*content), ", not a string or a list");
   }
   MarkedText text;
   for (size_t i = 0; i < parts->items().size(); ++i) {
     const std::string part_name = where + ".content[" + std::to_string(i) + "]";
     const Dict* part = parts->items()[i].dict();
     const Value* type = part ? part->find("type") : nullptr;
-    if (!type || !type->string()) return render_error(part_name, " is no object with a type");
+    if (!type || !type->string()) return wrong(part_name, " is no object with a type");
     if (*type->string() != "text") {
-      return render_error(part_name, " has the type '", *type->string(),
-                          "'; only 'text' is supported");
+      return wrong(part_name, " has the type '", *type->string(), "'; only 'text' is supported");
     }
     const Value* part_text = part->find("text");
-    if (!part_text || !part_text->string()) return render_error(part_name, ".text is no string");
+    if (!part_text || !part_text->string()) return wrong(part_name + ".text", " is no string");
     if (i > 0) text.append("\n");
     text.append(*part_text->text());
   }
@@ -50,7 +56,7 @@ absl::StatusOr<Value> parse_arguments(const Value* arguments, const std::string&
     ASSIGN_OR_RETURN(parsed, parse_json(*arguments->string(), where));
   }
   if (parsed.dict()) return parsed;
-  return render_error(where, " is a ", type_name(parsed), ", not an object");
+  return wrong(where, " is a ", type_name(parsed), ", not an object");
 }
 
 // The same calls, each function's arguments as an object.
@@ -59,10 +65,10 @@ absl::StatusOr<Value> parse_tool_calls(const Sequence& calls, const std::string&
   for (size_t i = 0; i < calls.items().size(); ++i) {
     const std::string call_name = where + ".tool_calls[" + std::to_string(i) + "]";
     const Dict* call = calls.items()[i].dict();
-    if (!call) return render_error(call_name, " is no object");
+    if (!call) return wrong(call_name, " is no object");
     const Value* function_value = call->find("function");
     if (!function_value || !function_value->dict()) {
-      return render_error(call_name, ".function is no object");
+      return wrong(call_name + ".function", " is no object");
     }
     Dict function = *function_value->dict();
     ASSIGN_OR_RETURN(Value arguments, parse_arguments(function.find("arguments"),
@@ -79,9 +85,9 @@ absl::StatusOr<Value> parse_tool_calls(const Sequence& calls, const std::string&
 
 absl::StatusOr<Value> parse_message(const Value& value, const std::string& where) {
   const Dict* given = value.dict();
-  if (!given) return render_error(where, " is a ", type_name(value), ", not an object");
+  if (!given) return wrong(where, " is a ", type_name(value), ", not an object");
   const Value* role = given->find("role");
-  if (!role || !role->string()) return render_error(where, ".role is missing or no string");
+  if (!role || !role->string()) return wrong(where + ".role", " is missing or no string");
   Dict message = *given;
   if (std::find(std::begin(kRoles), std::end(kRoles), *role->string()) != std::end(kRoles)) {
     message.set(Value("role"), Value(*role->string()));
@@ -100,8 +106,8 @@ absl::StatusOr<Value> parse_message(const Value& value, const std::string& where
 absl::StatusOr<Value> parse_messages(const std::string& json) {
   ASSIGN_OR_RETURN(const Value value, parse_json(json, "messages"));
   const Sequence* list = value.sequence();
-  if (!list) return render_error("messages is a ", type_name(value), ", not a list");
-  if (list->items().empty()) return render_error("messages is empty");
+  if (!list) return wrong("messages", " is a ", type_name(value), ", not a list");
+  if (list->items().empty()) return wrong("messages", " is empty");
   std::vector<Value> messages;
   for (size_t i = 0; i < list->items().size(); ++i) {
     ASSIGN_OR_RETURN(Value message,
@@ -115,9 +121,11 @@ absl::StatusOr<Value> parse_tools(const std::string& json) {
   if (json.empty()) return Value(None{});
   ASSIGN_OR_RETURN(Value value, parse_json(json, "tools"));
   if (value.is_none()) return value;
-  if (!value.sequence()) return render_error("tools is a ", type_name(value), ", not a list");
+  if (!value.sequence()) return wrong("tools", " is a ", type_name(value), ", not a list");
   for (const Value& tool : value.sequence()->items()) {
-    if (!tool.dict()) return render_error("a tool is a ", type_name(tool), ", not an object");
+    if (!tool.dict()) {
+      return field_error("tools", concat("a tool is a ", type_name(tool), ", not an object"));
+    }
   }
   return value;
 }

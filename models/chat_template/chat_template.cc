@@ -10,6 +10,7 @@
 #include "models/chat_template/parser.h"
 #include "models/chat_template/roles.h"
 #include "models/chat_template/template_files.h"
+#include "models/field_error.h"
 
 namespace pbserve::models {
 
@@ -29,12 +30,12 @@ absl::StatusOr<Dict> make_context(const ChatRequest& request, Value messages, Va
     ASSIGN_OR_RETURN(const Value kwargs,
                      jinja::parse_json(request.template_kwargs_json, "chat_template_kwargs"));
     if (!kwargs.dict() && !kwargs.is_none()) {
-      return absl::InvalidArgumentError("chat_template_kwargs is not an object");
+      return field_error("chat_template_kwargs", "chat_template_kwargs is not an object");
     }
     for (const char* name : {"messages", "tools", "add_generation_prompt"}) {
       if (kwargs.dict() && kwargs.dict()->find(name)) {
-        return absl::InvalidArgumentError(std::string("chat_template_kwargs may not hold '") +
-                                          name + "'");
+        return field_error("chat_template_kwargs",
+                           std::string("chat_template_kwargs may not hold '") + name + "'");
       }
     }
     if (kwargs.dict()) {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "models/chat_template/limits.h"
+#include "models/field_error.h"
 
 namespace pbserve::models::jinja {
 namespace {
@@ -98,7 +99,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 absl::StatusOr<Value> parse_json(const std::string& text, const std::string& what) {
   Builder builder;
   if (Json::sax_parse(text, &builder)) return builder.result();
-  return absl::InvalidArgumentError(what + ": " + builder.error());
+  return field_error(what, what + ": " + builder.error());
 }
 
 }  // namespace pbserve::models::jinja

@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "models/chat_template/lexer.h"
+#include "models/field_error.h"
 
 namespace pbserve::models::jinja {
 namespace {
@@ -100,8 +101,9 @@ absl::StatusOr<std::string> Roles::fit_role(const std::string& role,
   for (size_t i = 0; i < num_usual_printed_; ++i) {
     allowed.append(i > 0 ? ", " : "").append(printed_[i]);
   }
-  return render_error(where, ".role is '", role, "', must be one of ", allowed,
-                      ": the model's chat template leaves out a message of any other");
+  return field_error(where + ".role",
+                     concat(where, ".role is '", role, "', must be one of ", allowed,
+                            ": the model's chat template leaves out a message of any other"));
 }
 
 absl::StatusOr<Value> Roles::fit(const Value& messages) const {

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
+#include "models/field_error.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 
@@ -124,6 +126,37 @@ TEST(AttentionSignature, ThresholdsThatDifferAtAllDiffer) {
   PbsOptions other;
   other.force_density = std::nextafter(forced.force_density, 1.0f);
   EXPECT_NE(attention_signature(forced, 0.9f), attention_signature(other, 0.9f));
+}
+
+// Which field an error is about stands beside its message.
+TEST_F(IntakeTest, ErrorsCarryTheirField) {
+  const auto field = [&](const Request& bad) {
+    const auto payload = intake_.admit(bad, 1).status().GetPayload(models::kFieldPayload);
+    return payload ? std::string(*payload) : "(none)";
+  };
+  const auto with = [&](const std::function<void(Request&)>& change) {
+    Request changed = request("a");
+    change(changed);
+    return field(changed);
+  };
+  EXPECT_EQ(field(request("")), "prompt");
+  EXPECT_EQ(field(request(std::string(5000, 'a'))), "prompt");
+  EXPECT_EQ(field(request("az")), "prompt");
+  EXPECT_EQ(field(request("\xff")), "prompt");
+  EXPECT_EQ(field(request(std::vector<int32_t>{-1})), "prompt");
+  EXPECT_EQ(field(request(ChatPrompt{"[]", "", ""})), "messages");
+  EXPECT_EQ(field(request(ChatPrompt{R"([{"role": 1}])", "", ""})), "messages[0].role");
+  EXPECT_EQ(with([](Request& r) { r.stop.max_tokens = 0; }), "max_tokens");
+  EXPECT_EQ(with([](Request& r) { r.stop.min_tokens = 1000; }), "min_tokens");
+  EXPECT_EQ(with([](Request& r) { r.stop.strings = {""}; }), "stop");
+  EXPECT_EQ(with([](Request& r) { r.stop.strings = {std::string(1000, 'x')}; }), "stop");
+  EXPECT_EQ(with([](Request& r) { r.stop.token_ids = {-1}; }), "stop_token_ids");
+  EXPECT_EQ(with([](Request& r) { r.sampling.temperature = 3; }), "temperature");
+  EXPECT_EQ(with([](Request& r) { r.sampling.top_p = 0; }), "top_p");
+  EXPECT_EQ(with([](Request& r) { r.sampling.top_k = -1; }), "top_k");
+  EXPECT_EQ(with([](Request& r) { r.sampling.min_p = 2; }), "min_p");
+  EXPECT_EQ(with([](Request& r) { r.sparse.threshold = 2; }), "sparse_attention.threshold");
+  EXPECT_EQ(with([](Request& r) { r.cache_salt = std::string(5000, 'x'); }), "cache_salt");
 }
 
 // Requests of one signature share cached pages: it names what shaped them.

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "models/field_error.h"
 #include "server/auth.h"
 #include "server/byte_budget.h"
 #include "server/request_id.h"
@@ -70,16 +71,13 @@ TEST(ApiError, HeadersSayWhatToDo) {
   EXPECT_THAT(to_http_reply(absl::InvalidArgumentError("x")).headers, IsEmpty());
 }
 
-TEST(ApiError, FieldOfAnEngineMessage) {
-  const auto field = [](const char* text) {
-    return error_param(with_field_of_message(absl::InvalidArgumentError(text)));
-  };
-  EXPECT_EQ(field("temperature is 3, must be in [0, 2]"), "temperature");
-  EXPECT_EQ(field("prompt[3] is -1, must be a token id"), "prompt");
-  EXPECT_EQ(field("stop[0] has 300 bytes, at most 256 are allowed"), "stop");
-  EXPECT_EQ(field("sparse_attention.threshold is 2"), "sparse_attention.threshold");
-  EXPECT_EQ(field("something else is wrong"), "");
-  EXPECT_EQ(error_param(with_field_of_message(absl::InternalError("prompt is"))), "");
+// Never out of the message's words: where the error arises it is said what it is about.
+TEST(ApiError, TheFieldOfAnEngineErrorIsItsPayload) {
+  const absl::Status about = models::field_error("messages[2].role", "temperature is fine");
+  EXPECT_EQ(error_param(about), "messages[2].role");
+  EXPECT_EQ(error_param(models::about_field(about, "messages")), "messages[2].role");
+  EXPECT_EQ(error_param(absl::InvalidArgumentError("temperature is 3")), "");
+  EXPECT_EQ(error_param(models::about_field(absl::InternalError("x"), "prompt")), "");
 }
 
 TEST(Auth, NoKeysLetEverybodyIn) { EXPECT_TRUE(Auth({}).check("").ok()); }

@@ -6,6 +6,7 @@
 
 #include <ctime>
 
+#include "models/field_error.h"
 #include "tests/support/temp_dir.h"
 
 namespace pbserve::models {
@@ -22,6 +23,22 @@ std::string render(const std::string& source, const ChatRequest& request) {
 
 std::string render_messages(const std::string& messages) {
   return render("{{ messages | tojson }}", {.messages_json = messages});
+}
+
+// The field of an error is its payload, in the words of the request.
+TEST(ChatTemplateErrors, NameTheirFieldBesideTheMessage) {
+  const auto parsed = ChatTemplate::parse("{{ messages[0].content }}", "", "");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const auto field = [&](const ChatRequest& request) {
+    const auto payload = parsed->render(request).status().GetPayload(kFieldPayload);
+    return payload ? std::string(*payload) : "(none)";
+  };
+  EXPECT_EQ(field({.messages_json = "[]"}), "messages");
+  EXPECT_EQ(field({.messages_json = "{"}), "messages");
+  EXPECT_EQ(field({.messages_json = R"([{"role": 5}])"}), "messages[0].role");
+  EXPECT_EQ(field({.messages_json = R"([{"role": "user", "content": 5}])"}), "messages[0].content");
+  EXPECT_EQ(field({.messages_json = kUser, .tools_json = "{}"}), "tools");
+  EXPECT_EQ(field({.messages_json = kUser, .template_kwargs_json = "[]"}), "chat_template_kwargs");
 }
 
 TEST(ChatTemplate, GivesTheVariablesOfTransformers) {
