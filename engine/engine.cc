@@ -10,11 +10,24 @@
 #include "engine/engine_loop.h"
 #include "engine/intake.h"
 #include "engine/memory_plan.h"
+#include "kernels/core/gpu_presence.h"
 #include "models/device_support.h"
 
 namespace pbserve::engine {
 
 namespace {
+
+void report_device(const DeviceOptions& options, const kernels::DeviceChoice& choice) {
+  const bool is_cpu = choice.device.kind == kernels::DeviceKind::kCpu;
+  if (options.kind == "auto" && is_cpu && kernels::expects_gpu()) {
+    spdlog::warn(
+        "device: auto serves on the CPU: {}; --device cuda refuses to start instead, --device cpu "
+        "says that it is meant",
+        choice.reason);
+  } else {
+    spdlog::info("device: {}", choice.reason);
+  }
+}
 
 std::string model_name(const ModelOptions& model) {
   if (!model.served_name.empty()) return model.served_name;
@@ -99,7 +112,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   ASSIGN_OR_RETURN(auto tokenizer, load_tokenizer(folder, model));
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));
-  spdlog::info("device: {}", choice.reason);
+  report_device(config.device, choice);
   RETURN_IF_ERROR(models::check_device_support(model, choice.device.kind));
   config.pbs.params = pbs_params(config.pbs);
   config.pbs.min_tokens = pbs_min_tokens(config.pbs, model, choice.device);

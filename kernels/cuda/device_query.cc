@@ -3,13 +3,22 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/core/device.h"
+#include "kernels/core/gpu_presence.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace pbserve::kernels::cuda {
 
+const int kRuntimeVersion = CUDART_VERSION;
+
 absl::StatusOr<std::vector<Gpu>> list_gpus() {
   int count = 0;
-  RETURN_IF_ERROR(to_status(cudaGetDeviceCount(&count), "no GPU answers"));
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {  // what CUDA says of an old driver and of none
+    int driver_version = 0;
+    cudaDriverGetVersion(&driver_version);
+    return absl::UnavailableError(unfit_driver(driver_version, kRuntimeVersion));
+  }
+  RETURN_IF_ERROR(to_status(error, "no GPU answers"));
   std::vector<Gpu> gpus;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties;

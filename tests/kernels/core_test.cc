@@ -4,12 +4,15 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 #include "kernels/core/buffer.h"
 #include "kernels/core/device.h"
+#include "kernels/core/gpu_presence.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/workspace.h"
+#include "tests/support/temp_dir.h"
 
 namespace pbserve::kernels {
 namespace {
@@ -189,6 +192,35 @@ TEST(ChooseDevice, AutoSaysWhyItTookTheCpu) {
     EXPECT_EQ(Stream::create({.kind = DeviceKind::kCuda}, 1).status().code(),
               absl::StatusCode::kUnavailable);
   }
+}
+
+TEST(GpuPresence, IsSeenOnTheBusWithoutADriver) {
+  test::TempDir bus;
+  const auto add = [&](const std::string& name, const std::string& vendor,
+                       const std::string& device_class) {
+    std::filesystem::create_directory(bus.path() + "/" + name);
+    bus.write(name + "/vendor", vendor + "\n");
+    bus.write(name + "/class", device_class + "\n");
+  };
+  EXPECT_FALSE(has_nvidia_gpu(bus.path() + "/hidden"));
+  EXPECT_FALSE(has_nvidia_gpu(bus.path()));
+  add("0000:00:02.0", "0x8086", "0x030000");  // another maker's display
+  add("0000:c1:00.1", "0x10de", "0x040300");  // the sound device of a graphics card
+  EXPECT_FALSE(has_nvidia_gpu(bus.path()));
+  add("0000:c1:00.0", "0x10de", "0x030200");
+  EXPECT_TRUE(has_nvidia_gpu(bus.path()));
+}
+
+TEST(GpuPresence, AnOldDriverIsToldWhichOneIsNeeded) {
+  const std::string old = cuda::unfit_driver(12080, 13000);
+  EXPECT_NE(old.find("too old"), std::string::npos) << old;
+  EXPECT_NE(old.find("up to 12.8"), std::string::npos) << old;
+  EXPECT_NE(old.find("CUDA 13.0, which needs driver 580 or newer"), std::string::npos) << old;
+  const std::string none = cuda::unfit_driver(0, 13010);
+  EXPECT_NE(none.find("no NVIDIA driver"), std::string::npos) << none;
+  EXPECT_NE(none.find("CUDA 13.1, which needs driver 580 or newer"), std::string::npos) << none;
+  EXPECT_NE(none.find("--gpus all"), std::string::npos) << none;
+  EXPECT_NE(cuda::unfit_driver(13000, 14020).find("that knows CUDA 14.2"), std::string::npos);
 }
 
 TEST(ChooseDevice, RefusesAnUnknownWord) {
