@@ -17,6 +17,7 @@ constexpr size_t kMaxRoleBytes = 64;
 struct Unserved {
   absl::string_view name;
   const char* neutral;
+  absl::string_view instead = {};  // the field that does it here
 };
 
 constexpr Unserved kUnserved[] = {
@@ -57,6 +58,44 @@ constexpr Unserved kUnserved[] = {
     {"audio", "[]"},
     {"reasoning_effort", "[]"},
     {"web_search_options", "[]"},
+    {"verbosity", "[\"medium\"]"},
+    {"extra_body", "[{}]", "its fields at the top of the body"},  // clients merge it themselves
+    // Fields of other servers: llama.cpp's,
+    {"n_predict", "[]", "max_tokens"},
+    {"repeat_penalty", "[1, 1.0]"},
+    {"grammar", "[\"\"]"},
+    {"json_schema", "[]"},  // and SGLang's
+    {"samplers", "[]"},
+    {"mirostat", "[0]"},
+    {"typical_p", "[1, 1.0]"},  // and TGI's
+    {"top_n_sigma", "[-1, -1.0]"},
+    {"dynatemp_range", "[0, 0.0]"},
+    {"dry_multiplier", "[0, 0.0]"},
+    {"xtc_probability", "[0, 0.0]"},
+    {"n_probs", "[0]"},
+    {"lora", "[[]]"},
+    // SGLang's,
+    {"sampling_params", "[]", "its fields at the top of the body"},
+    {"regex", "[]"},
+    {"ebnf", "[]"},
+    {"stop_regex", "[]"},
+    {"no_stop_trim", "[false]", "include_stop_str_in_output"},
+    {"min_new_tokens", "[0]", "min_tokens"},
+    {"custom_logit_processor", "[]"},
+    {"lora_path", "[]"},
+    // TGI's and transformers'.
+    {"parameters", "[]", "its fields at the top of the body"},
+    {"max_new_tokens", "[]", "max_tokens"},
+    {"max_length", "[]", "max_tokens"},
+    {"stop_sequences", "[[]]", "stop"},  // and Anthropic's
+    {"max_tokens_to_sample", "[]", "max_tokens"},
+    {"do_sample", "[true]", "temperature"},
+    {"num_beams", "[1]"},
+    {"no_repeat_ngram_size", "[0]"},
+    {"truncate", "[]"},
+    {"watermark", "[false]"},
+    {"adapter_id", "[]"},
+    {"enable_thinking", "[]", "chat_template_kwargs"},
 };
 
 // Bookkeeping of the client's, or advice that may be ignored without changing the result.
@@ -150,16 +189,18 @@ engine::ChatPrompt read_conversation(FieldReader* reader) {
 }
 
 void refuse_unserved(FieldReader* reader) {
-  for (const auto& [name, neutral] : kUnserved) {
+  for (const auto& [name, neutral, instead] : kUnserved) {
     const Json* value = reader->find(name);
     if (value == nullptr) continue;
     const Json allowed = Json::parse(neutral);
-    if (std::find(allowed.begin(), allowed.end(), *value) == allowed.end()) {
-      reader->fail(name, allowed.empty()
-                             ? "is not supported"
-                             : absl::StrCat("is not supported, except as ", allowed.front().dump(),
-                                            ", which changes nothing"));
+    if (std::find(allowed.begin(), allowed.end(), *value) != allowed.end()) continue;
+    std::string text = "is not supported";
+    if (!instead.empty()) {
+      absl::StrAppend(&text, ": use ", instead);
+    } else if (!allowed.empty()) {
+      absl::StrAppend(&text, ", except as ", allowed.front().dump(), ", which changes nothing");
     }
+    reader->fail(name, text);
   }
   for (const absl::string_view name : kIgnored) reader->accept(name);
 }

@@ -123,6 +123,27 @@ TEST(ParseCompletion, RefusesWhatIsNotServed) {
   }
 }
 
+TEST(ParseCompletion, RefusesFieldsOfOtherServersByName) {
+  for (const char* field :
+       {R"("repeat_penalty": 1.1)", R"("grammar": "root ::= x")", R"("json_schema": {})",
+        R"("n_predict": 5)", R"("max_new_tokens": 5)", R"("stop_sequences": ["a"])",
+        R"("do_sample": false)", R"("regex": "a+")", R"("mirostat": 2)", R"("typical_p": 0.5)",
+        R"("min_new_tokens": 2)", R"("truncate": 5)", R"("enable_thinking": false)",
+        R"("num_beams": 4)", R"("sampling_params": {})", R"("extra_body": {"top_k": 1})"}) {
+    const auto call = completion((R"({"prompt": "x", )" + std::string(field) + "}").c_str());
+    EXPECT_EQ(call.status().code(), absl::StatusCode::kInvalidArgument) << field;
+    EXPECT_THAT(field, HasSubstr("\"" + param(call) + "\"")) << field;
+  }
+  const auto message = [](const char* json) {
+    return std::string(completion(json).status().message());
+  };
+  EXPECT_THAT(message(R"({"prompt": "x", "n_predict": 5})"), HasSubstr("use max_tokens"));
+  EXPECT_THAT(message(R"({"prompt": "x", "stop_sequences": ["a"]})"), HasSubstr("use stop"));
+  EXPECT_TRUE(completion(R"({"prompt": "x", "repeat_penalty": 1, "grammar": "", "mirostat": 0,
+    "do_sample": true, "stop_sequences": [], "cache_prompt": true})")
+                  .ok());
+}
+
 TEST(ParseCompletion, TakesNeutralValues) {
   EXPECT_TRUE(completion(R"({"prompt": "x", "n": 1, "best_of": 1, "echo": false, "suffix": null,
     "logprobs": null, "top_logprobs": 0, "logit_bias": {}, "presence_penalty": 0,
