@@ -80,6 +80,20 @@ absl::StatusOr<models::WeightStore> load_weights(const ModelOptions& options,
   return weights;
 }
 
+// The config with every automatic value replaced by what was chosen for it.
+EngineConfig in_force(const EngineConfig& given, const MemoryPlan& memory,
+                      const kernels::Stream& stream, const KvCacheShape& shape) {
+  EngineConfig config = given;
+  config.model.served_name = model_name(given.model);
+  config.model.max_model_len = memory.max_model_len;
+  config.device.kind = stream.is_cuda() ? "cuda" : "cpu";
+  if (!stream.is_cuda()) config.device.cpu_threads = stream.pool().num_threads();
+  config.device.kv_cache_bytes = memory.num_pages * shape.page_bytes();
+  config.pbs.selector = given.pbs.params.selector;
+  config.pbs.threshold = given.pbs.params.threshold;
+  return config;
+}
+
 }  // namespace
 
 // Members in order of construction; destroyed in reverse.
@@ -134,6 +148,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
                                 .free_bytes = device.free_bytes,
                                 .taken_bytes = taken_bytes}));
 
+  const KvCacheShape shape{.num_layers = model.num_layers,
+                           .num_kv_heads = model.num_kv_heads,
+                           .head_dim = model.head_dim,
+                           .dtype = transformer.dtype()};
   const EngineInfo info{
       .model_name = model_name(config.model),
       .architecture = model.architecture,
@@ -144,7 +162,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
       .num_pages = memory.num_pages,
       .page_size = kernels::kPageSize,
       .vocab_size = model.vocab_size,
-      .sparse_attention = attention_signature(config.pbs, config.pbs.params.threshold)};
+      .sparse_attention = attention_signature(config.pbs, config.pbs.params.threshold),
+      .config = in_force(config, memory, stream, shape)};
   const IntakeLimits limits{.vocab_size = model.vocab_size, .max_model_len = memory.max_model_len};
   Intake intake(config, limits, *tokenizer, std::move(chat_template), std::move(defaults));
   auto impl =
@@ -157,10 +176,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
                                      .runner = nullptr,
                                      .metrics = Metrics(info.model_name, config.metrics.prefix),
                                      .loop = nullptr});
-  const KvCacheShape shape{.num_layers = model.num_layers,
-                           .num_kv_heads = model.num_kv_heads,
-                           .head_dim = model.head_dim,
-                           .dtype = impl->transformer.dtype()};
   impl->metrics.set_cache_config(info.page_size, info.num_pages);
   ASSIGN_OR_RETURN(impl->pool, KvCachePool::create(choice.device, shape, memory.num_pages));
   ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(config, memory.runner, impl->transformer,

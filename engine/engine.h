@@ -26,6 +26,7 @@ struct EngineInfo {
   int64_t page_size = 0;  // tokens
   int64_t vocab_size = 0;
   std::string sparse_attention;  // "pbs query top_p 0.75 span 1024 segment 256 ..."
+  EngineConfig config;           // in force: what was automatic is what was chosen
 };
 
 struct EngineLoad {

@@ -6,10 +6,19 @@
 #include "server/version.h"
 
 namespace pbserve::server {
+namespace {
+
+ServerConfig in_force(const ServerConfig& given, const engine::Engine& engine) {
+  ServerConfig config = given;
+  config.engine = engine.info().config;
+  return config;
+}
+
+}  // namespace
 
 App::App(engine::Engine* the_engine, const ServerConfig& the_config)
     : engine(the_engine),
-      config(the_config),
+      config(in_force(the_config, *the_engine)),
       auth(the_config.server.api_keys),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),

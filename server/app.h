@@ -17,7 +17,7 @@ struct App {
   App(engine::Engine* the_engine, const ServerConfig& the_config);
 
   engine::Engine* const engine;
-  const ServerConfig config;
+  const ServerConfig config;  // in force
   Auth auth;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
