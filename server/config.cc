@@ -1,5 +1,7 @@
 #include "server/config.h"
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -7,11 +9,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/config_table.h"
+#include "server/host_address.h"
 
 namespace pbserve::server {
 namespace {
 
+constexpr char kApiKeysVariable[] = "PBSERVE_API_KEYS";
 constexpr double kMaxSeconds = 86400;
 constexpr double kMaxBytes = 1LL << 40;
 
@@ -50,7 +55,7 @@ void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
   table->add("pbs.sink_free", &params.sink_free);
   table->add("pbs.local", &params.local);
   table->add("pbs.dense_tail", &params.dense_tail);
-  table->add_size("pbs.min_tokens", &pbs->min_tokens);
+  table->add_auto_size("pbs.min_tokens", &pbs->min_tokens);
   table->add("pbs.dense_layers", &pbs->dense_layers);
   table->add_enum("pbs.prefix_reuse", &pbs->prefix_reuse,
                   {{"exact", PrefixReuse::kExact}, {"any", PrefixReuse::kAny}});
@@ -67,7 +72,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("model.dtype", &model.dtype);
   table->add_json("model.hf_overrides", &model.hf_overrides);
   table->add("model.special_tokens_in_content", &model.special_tokens_in_content);
-  table->add_size("model.max_model_len", &model.max_model_len);
+  table->add_auto_size("model.max_model_len", &model.max_model_len);
 
   engine::DeviceOptions& device = config->device;
   table->add("device.kind", &device.kind);
@@ -75,7 +80,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("device.deterministic", &device.deterministic);
   table->add("device.enforce_eager", &device.enforce_eager);
   table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
-  table->add_size("device.kv_cache_bytes", &device.kv_cache_bytes);
+  table->add_auto_size("device.kv_cache_bytes", &device.kv_cache_bytes);
 
   engine::SchedulerOptions& scheduler = config->scheduler;
   table->add("scheduler.max_num_seqs", &scheduler.max_num_seqs);
@@ -151,6 +156,10 @@ ConfigTable bind(ServerConfig* config) {
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path) {
+  std::error_code ignored;  // what is not there cannot be opened either
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
   return std::string(std::istreambuf_iterator<char>(file), {});
@@ -181,26 +190,36 @@ absl::Status apply_all(const std::string& file, const std::vector<ConfigOverride
   return absl::OkStatus();
 }
 
-absl::Status read_api_keys(ServerOptions* server) {
-  if (!server->api_key_file.empty()) {
-    std::ifstream file(server->api_key_file);
-    if (!file) {
-      return absl::NotFoundError(
-          absl::StrCat("server.api_key_file = ", server->api_key_file, ": cannot be read"));
-    }
-    for (std::string line; std::getline(file, line);) {
-      absl::StripAsciiWhitespace(&line);
-      if (!line.empty()) server->api_keys.push_back(line);
-    }
-    if (server->api_keys.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("server.api_key_file = ", server->api_key_file, ": holds no key"));
-    }
+// Adds the pieces that hold more than blanks and no comment.
+absl::Status add_api_keys(absl::string_view source, const std::vector<std::string>& pieces,
+                          std::vector<std::string>* keys) {
+  const size_t num_before = keys->size();
+  for (const absl::string_view piece : pieces) {
+    const absl::string_view key = absl::StripAsciiWhitespace(piece);
+    if (!key.empty() && key.front() != '#') keys->emplace_back(key);
   }
+  if (keys->size() > num_before) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(source, ": holds no key"));
+}
+
+// Errors name the source, never a key.
+absl::Status read_api_keys(ServerOptions* server) {
   for (const std::string& key : server->api_keys) {
     if (key.empty()) return absl::InvalidArgumentError("server.api_keys: a key must not be empty");
   }
-  return absl::OkStatus();
+  if (!server->api_key_file.empty()) {
+    const std::string source = absl::StrCat("server.api_key_file = ", server->api_key_file);
+    const auto text = read_file(server->api_key_file);
+    if (!text.ok()) {
+      return absl::Status(text.status().code(),
+                          absl::StrCat("server.api_key_file = ", text.status().message()));
+    }
+    RETURN_IF_ERROR(add_api_keys(source, absl::StrSplit(*text, '\n'), &server->api_keys));
+  }
+  const char* environment = std::getenv(kApiKeysVariable);
+  if (environment == nullptr || *environment == '\0') return absl::OkStatus();
+  return add_api_keys(kApiKeysVariable, absl::StrSplit(environment, absl::ByAnyChar(",\n")),
+                      &server->api_keys);
 }
 
 // A message that could never be received whole.
@@ -224,6 +243,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
   }
   RETURN_IF_ERROR(read_api_keys(&config.server));
   RETURN_IF_ERROR(check_message_limits(config.grpc));
+  ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;
 }

@@ -70,8 +70,9 @@ struct ConfigOverride {
   std::string value;
 };
 
-// Defaults, then the file (if `file` is not empty), then the overrides; reads api_key_file;
-// checks every limit, the engine's too.
+// Defaults, then the file (if `file` is not empty), then the overrides. Adds the keys of
+// api_key_file and of the environment's PBSERVE_API_KEYS (commas or newlines between them), makes
+// an address of server.host, and checks every limit, the engine's too.
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides);
 

@@ -65,7 +65,6 @@ std::optional<int64_t> parse_size(const std::string& text) {
   static constexpr std::pair<char, int64_t> kSuffixes[] = {
       {'k', 1000},    {'K', 1LL << 10},          {'m', 1000 * 1000},
       {'M', 1 << 20}, {'g', 1000 * 1000 * 1000}, {'G', 1 << 30}};
-  if (text == "auto") return 0;
   int64_t factor = 1;
   absl::string_view digits = text;
   for (const auto& [suffix, value] : kSuffixes) {
@@ -172,15 +171,29 @@ void ConfigTable::add_json(std::string path, std::string* value) {
 }
 
 void ConfigTable::add_size(std::string path, int64_t* value, Range range) {
-  const auto set = [value, range](const Json& json) {
+  add_size_entry(std::move(path), value, range, Auto::kNo);
+}
+
+void ConfigTable::add_auto_size(std::string path, int64_t* value) {
+  add_size_entry(std::move(path), value, {}, Auto::kIsZero);
+}
+
+void ConfigTable::add_size_entry(std::string path, int64_t* value, Range range, Auto automatic) {
+  const bool has_auto = automatic == Auto::kIsZero;
+  const auto set = [value, range, has_auto](const Json& json) {
     if (!json.is_string()) return convert_number(json, range, value);
-    const std::optional<int64_t> size = parse_size(json.get<std::string>());
-    if (!size) return wrong("an integer, one with a suffix k, K, m, M, g or G, or auto");
+    const std::string& text = json.get_ref<const std::string&>();
+    const std::optional<int64_t> size = has_auto && text == "auto" ? 0 : parse_size(text);
+    if (!size) {
+      return wrong(absl::StrCat("an integer, or one with a suffix k, K, m, M, g or G",
+                                has_auto ? ", or auto" : ""));
+    }
     return convert_number(Json(*size), range, value);
   };
-  entries_.push_back({.path = std::move(path), .is_text = false, .set = set, .get = [value] {
-                        return Json(*value);
-                      }});
+  const auto get = [value, has_auto] {
+    return has_auto && *value == 0 ? Json("auto") : Json(*value);
+  };
+  entries_.push_back({.path = std::move(path), .is_text = false, .set = set, .get = get});
 }
 
 void ConfigTable::add_names(std::string path, std::vector<std::string> names,

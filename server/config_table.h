@@ -33,9 +33,10 @@ class ConfigTable {
   void add(std::string path, double* value, Range range = {});
   void add(std::string path, float* value, Range range = {});
   void add(std::string path, std::optional<float>* value);  // "auto" where there is none
-  // A count that may also be written "128k" (thousands), "128K" (times 1,024), "m", "M", "g", "G",
-  // and "auto" for 0.
+  // A count that may also be written "128k" (thousands), "128K" (times 1,024), "m", "M", "g", "G".
   void add_size(std::string path, int64_t* value, Range range = {});
+  // One whose 0 is written and shown "auto".
+  void add_auto_size(std::string path, int64_t* value);
   // A JSON object kept as text: an object in the file, its text in a flag.
   void add_json(std::string path, std::string* value);
   // One of a few names. Enum is an enumeration, or an optional one, whose values stand in `names`.
@@ -59,6 +60,8 @@ class ConfigTable {
     std::function<Json()> get;
   };
 
+  enum class Auto { kNo, kIsZero };
+  void add_size_entry(std::string path, int64_t* value, Range range, Auto automatic);
   template <class Number>
   void add_number(std::string path, Number* value, Range range);
   absl::Status set_below(const std::string& prefix, const Json& object);

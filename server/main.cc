@@ -20,7 +20,9 @@
 #include "server/config.h"
 #include "server/descriptor_limit.h"
 #include "server/grpc_server.h"
+#include "server/host_address.h"
 #include "server/http_server.h"
+#include "server/model_folder.h"
 #include "server/process_signals.h"
 
 namespace pbserve::server {
@@ -117,7 +119,9 @@ void print_limits(const App& app) {
                  config.engine.pbs.force_density);
   }
   if (config.server.api_keys.empty()) {
-    spdlog::info("no API key is set: everybody who can connect may call");
+    const bool is_open = !is_loopback(config.server.host);
+    spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
+                "no API key is set: everybody who can connect to {} may call", config.server.host);
   }
 }
 
@@ -165,6 +169,7 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
 }
 
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
+  RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;

@@ -4,12 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "server/command_line.h"
+#include "server/host_address.h"
+#include "server/model_folder.h"
 #include "tests/support/temp_dir.h"
 
 namespace pbserve::server {
@@ -17,6 +22,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 // The smallest config that the engine's own check takes.
 const ConfigOverride kModel{"model.path", "some/folder"};
@@ -123,6 +129,14 @@ TEST_F(ConfigFile, RefusesWithItsName) {
   EXPECT_EQ(load_config("/does/not/exist", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ConfigFile, AFolderInItsPlaceIsAnErrorWithItsName) {
+  const auto config = load_config(folder_.path(), {});
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(config.status().message()), HasSubstr(folder_.path() + ": is a folder"));
+  EXPECT_THAT(refusal({{"server.api_key_file", folder_.path()}}),
+              HasSubstr("server.api_key_file = " + folder_.path() + ": is a folder"));
+}
+
 TEST_F(ConfigFile, KeysComeFromAFileAndStayHidden) {
   const std::string path = folder_.path() + "/keys";
   folder_.write("keys", "one\n\n  two  \n");
@@ -134,6 +148,65 @@ TEST_F(ConfigFile, KeysComeFromAFileAndStayHidden) {
   EXPECT_THAT(shown, HasSubstr("(hidden)"));
   folder_.write("keys", "\n");
   EXPECT_THAT(refusal({{"server.api_key_file", path}}), HasSubstr("holds no key"));
+}
+
+TEST_F(ConfigFile, LinesWithANumberSignAreNoKeys) {
+  const std::string path = folder_.path() + "/keys";
+  folder_.write("keys", "# for the team\n  # old\r\none\r\ntwo#2\n");
+  EXPECT_THAT(load({{"server.api_key_file", path}})->server.api_keys, ElementsAre("one", "two#2"));
+  folder_.write("keys", "# nothing else\n");
+  EXPECT_THAT(refusal({{"server.api_key_file", path}}), HasSubstr("holds no key"));
+}
+
+class Environment : public ::testing::Test {
+ protected:
+  void set_keys(const char* text) { ASSERT_EQ(setenv("PBSERVE_API_KEYS", text, 1), 0); }
+  void TearDown() override { unsetenv("PBSERVE_API_KEYS"); }
+};
+
+TEST_F(Environment, KeysComeFromItAndStayHidden) {
+  set_keys("one, two\nthree,\n");
+  const ServerConfig config = *load({{"server.api_keys", "[\"zero\"]"}});
+  EXPECT_THAT(config.server.api_keys, ElementsAre("zero", "one", "two", "three"));
+  EXPECT_THAT(dump_json(effective_config(config)), Not(HasSubstr("three")));
+}
+
+TEST_F(Environment, KeysThatAreNoneAreRefusedAndAnEmptyTextIsUnset) {
+  set_keys("");
+  EXPECT_THAT(load({})->server.api_keys, IsEmpty());
+  set_keys(" ,\n");
+  EXPECT_THAT(refusal({}), HasSubstr("PBSERVE_API_KEYS: holds no key"));
+}
+
+TEST(ServerConfig, AHostsNameBecomesItsAddress) {
+  const auto host = [](const char* text) { return load({{"server.host", text}})->server.host; };
+  EXPECT_EQ(host("localhost"), "127.0.0.1");
+  for (const char* address : {"0.0.0.0", "127.0.0.2", "::1", "::"}) {
+    EXPECT_EQ(host(address), address);
+  }
+  for (const char* wrong : {"", "no-such-host.invalid", "[::1]", "1.2.3.4.5"}) {
+    EXPECT_THAT(refusal({{"server.host", wrong}}),
+                HasSubstr(std::string("server.host = ") + wrong + ": must be an address"));
+  }
+}
+
+TEST(HostAddress, OnlyLoopbackIsThisMachines) {
+  for (const char* address : {"127.0.0.1", "127.8.9.1", "::1"}) EXPECT_TRUE(is_loopback(address));
+  for (const char* address : {"0.0.0.0", "::", "10.0.0.1", "fe80::1", "12.7.0.0"}) {
+    EXPECT_FALSE(is_loopback(address)) << address;
+  }
+}
+
+TEST(ServerConfig, OnlySizesWithAnAutomaticValueTakeAuto) {
+  const Json shown = effective_config(*load({{"pbs.min_tokens", "auto"}}));
+  EXPECT_EQ(shown["pbs"]["min_tokens"], "auto");
+  EXPECT_EQ(shown["model"]["max_model_len"], "auto");
+  EXPECT_EQ(shown["device"]["kv_cache_bytes"], "auto");
+  for (const char* path : {"pbs.span", "http.max_body_bytes", "scheduler.max_num_queued_tokens"}) {
+    const std::string text = refusal({{path, "auto"}});
+    EXPECT_THAT(text, HasSubstr(path));
+    EXPECT_THAT(text, Not(HasSubstr("or auto")));
+  }
 }
 
 TEST_F(ConfigFile, EffectiveConfigIsAConfigFile) {
@@ -151,7 +224,10 @@ TEST(ServerConfig, ShippedFilesLoad) {
   int num_files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(PBSERVE_SOURCE_DIR "/configs")) {
     const auto config = load_config(entry.path().string(), {});
-    EXPECT_TRUE(config.ok()) << config.status();
+    ASSERT_TRUE(config.ok()) << config.status();
+    const ServerOptions& server = config->server;
+    EXPECT_TRUE(server.host == "127.0.0.1" || !server.api_key_file.empty())
+        << entry.path() << " is open to everybody";
     ++num_files;
   }
   EXPECT_GE(num_files, 4);
@@ -180,6 +256,79 @@ TEST(CommandLine, FlagsAreAliasesOfKeys) {
   EXPECT_THAT(config.server.api_keys, ElementsAre("a", "b"));
   EXPECT_EQ(config.engine.pbs.threshold, 0.8f);
   EXPECT_TRUE(config.engine.model.special_tokens_in_content);
+}
+
+TEST(ModelFolder, AHubNameIsToldHowToGetIt) {
+  const std::string text(check_model_folder("Qwen/Qwen3-8B").message());
+  EXPECT_THAT(text, HasSubstr("model.path = Qwen/Qwen3-8B: there is no such folder"));
+  EXPECT_THAT(text, HasSubstr("hf download Qwen/Qwen3-8B --local-dir Qwen3-8B"));
+  EXPECT_THAT(text, HasSubstr("--model Qwen3-8B"));
+  for (const char* path : {"/models/Qwen3-8B", "./models/q", "a/b/c", "demo", "a/", "/a", "../a"}) {
+    const absl::Status status = check_model_folder(path);
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << path;
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr("hf download"))) << path;
+  }
+}
+
+TEST(ModelFolder, AFileIsNoFolder) {
+  test::TempDir folder;
+  EXPECT_TRUE(check_model_folder(folder.path()).ok());
+  folder.write("q.gguf", "x");
+  EXPECT_THAT(std::string(check_model_folder(folder.path() + "/q.gguf").message()),
+              HasSubstr("is a file"));
+}
+
+std::string help() {
+  testing::internal::CaptureStdout();
+  parse({"--help"});
+  return testing::internal::GetCapturedStdout();
+}
+
+TEST(CommandLine, HelpIsGrouped) {
+  const std::string text = help();
+  size_t at = 0;
+  for (const char* group : {"General:", "Model:", "Device:", "Scheduler:", "Sparse attention:",
+                            "Network:", "Logging:", "Examples:"}) {
+    const size_t found = text.find(std::string("\n") + group, at);
+    ASSERT_NE(found, std::string::npos) << group;
+    at = found;
+  }
+  EXPECT_THAT(text, HasSubstr("PBSERVE_API_KEYS"));
+}
+
+TEST(CommandLine, HelpHasTheDefaultOfEveryFlag) {
+  const std::string text = help();
+  for (const char* line :
+       {"HTTP port; 0 takes a free one [8000]", "largest HTTP body [64M]",
+        "auto | cpu | cuda [auto]", "32768, 128k, auto [auto]", "share of the GPU's memory [0.9]",
+        "equal prefixes [on]", "do not serve gRPC [off]", "address or name [127.0.0.1]",
+        "after SIGTERM [30]"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  // What has no default: the model, whole files, and what may be given several times.
+  const std::vector<std::string> without = {"--help",  "--version", "--config",      "--set",
+                                            "--model", "--api-key", "--hf-overrides"};
+  std::istringstream lines(text.substr(0, text.find("\nExamples:")));
+  std::string flag;  // its help may stand on the next line
+  for (std::string line; std::getline(lines, line);) {
+    const size_t dashes = line.find("--");
+    const bool starts = dashes != std::string::npos && dashes < 6;
+    if (starts) flag = line.substr(dashes, line.find(' ', dashes) - dashes);
+    const bool has_help = line.size() > 36;
+    if (flag.empty() || !has_help) continue;
+    if (std::find(without.begin(), without.end(), flag) == without.end()) {
+      EXPECT_EQ(line.back(), ']') << flag;
+    }
+    flag.clear();
+  }
+}
+
+TEST(CommandLine, VersionNamesCommitDateAndBackends) {
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(parse({"--version"}).exit_code, 0);
+  EXPECT_THAT(testing::internal::GetCapturedStdout(),
+              testing::MatchesRegex("pbserve [0-9.]+\ncommit [0-9a-z-]+\nbuilt [0-9-]+\nCPU: "
+                                    "[^\n]*-march=[^\n]+\nGPU: (no CUDA|CUDA [^\n]+)\n"));
 }
 
 TEST(CommandLine, WrongFlagsEndTheStart) {
