@@ -25,10 +25,13 @@ case "${role}" in
   test) packages+=(libgtest-dev libgmock-dev libbenchmark-dev ccache
                    clang-14 libclang-rt-14-dev clang-format-14 python3-venv) ;;
   runtime)
-    # /lib is a link to /usr/lib, and packages name either one.
+    # /lib is a link to /usr/lib, and packages name either one. An image that lacks a library would
+    # not start: one that no package has, or that is not found, ends this.
     shift
-    for library in $(ldd "$@" | awk '$2 == "=>" {print $3}' | xargs readlink -f); do
-      dpkg-query --search "${library}" 2> /dev/null || dpkg-query --search "${library#/usr}"
+    libraries=$(ldd "$@" | awk '$2 == "=>" {print $3}' | xargs readlink -f)
+    for library in ${libraries}; do
+      dpkg-query --search "${library}" 2> /dev/null || dpkg-query --search "${library#/usr}" \
+        || exit 1
     done | cut -d: -f1 | sort -u
     exit 0 ;;
   *) echo "install-deps.sh: unknown role '${role}': expected build, test or runtime" >&2
