@@ -94,6 +94,14 @@ EngineConfig in_force(const EngineConfig& given, const MemoryPlan& memory,
   return config;
 }
 
+absl::StatusOr<models::GenerationDefaults> load_defaults(const std::string& folder) {
+  ASSIGN_OR_RETURN(models::GenerationDefaults defaults, models::load_generation_defaults(folder));
+  for (const std::string& key : defaults.unused_keys) {
+    spdlog::warn("generation_config.json: {} is not implemented and has no effect", key);
+  }
+  return defaults;
+}
+
 }  // namespace
 
 // Members in order of construction; destroyed in reverse.
@@ -119,10 +127,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   const std::string& folder = config.model.path;
   ASSIGN_OR_RETURN(const models::ModelConfig model,
                    models::load_model_config(folder, config.model.hf_overrides));
-  ASSIGN_OR_RETURN(models::GenerationDefaults defaults, models::load_generation_defaults(folder));
-  for (const std::string& key : defaults.unused_keys) {
-    spdlog::warn("generation_config.json: {} is not implemented and has no effect", key);
-  }
+  ASSIGN_OR_RETURN(models::GenerationDefaults defaults, load_defaults(folder));
   ASSIGN_OR_RETURN(auto tokenizer, load_tokenizer(folder, model));
   ASSIGN_OR_RETURN(auto chat_template, load_chat_template(folder));
   ASSIGN_OR_RETURN(const kernels::DeviceChoice choice, kernels::choose_device(config.device.kind));

@@ -302,7 +302,7 @@ TEST(CommandLine, HelpHasTheDefaultOfEveryFlag) {
        {"HTTP port; 0 takes a free one [8000]", "largest HTTP body [64M]",
         "auto | cpu | cuda [auto]", "32768, 128k, auto [auto]", "share of the GPU's memory [0.9]",
         "equal prefixes [on]", "do not serve gRPC [off]", "address or name [127.0.0.1]",
-        "after SIGTERM [30]"}) {
+        "finish after that [30]"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   // What has no default: the model, whole files, and what may be given several times.

@@ -363,6 +363,7 @@ def test_connections_fit_the_limit_on_open_files(tmp_path, monkeypatch):
 
 def test_a_taken_grpc_port_is_told_before_the_model_loads(server, tmp_path):
     port = server.grpc_address.split(":")[1]
+    (tmp_path / "no-model").mkdir()
     result = subprocess.run(
         [server_process.BINARY, "--model", str(tmp_path / "no-model"), "--port", "0",
          "--grpc-port", port], capture_output=True, text=True, timeout=30, cwd=ROOT)
