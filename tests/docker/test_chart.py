@@ -118,7 +118,7 @@ def test_probes(default):
               for name in ("startup", "readiness", "liveness")}
     assert [probe["path"] for probe in probes.values()] == ["/ready", "/ready", "/health"]
     ports = {port["name"] for port in container(default)["ports"]}
-    assert {probe["port"] for probe in probes.values()} <= ports
+    assert {probe["port"] for probe in probes.values()} == {"admin"} <= ports
     startup = container(default)["startupProbe"]
     # 16 GB at 20 MB/s, a slow network disk, take 13 minutes.
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 800
@@ -126,8 +126,9 @@ def test_probes(default):
 
 def test_the_grace_period_is_above_the_longest_prefill(default):
     grace_s = pod(default)["spec"]["terminationGracePeriodSeconds"]
-    (flag,) = [arg for arg in container(default)["args"] if arg.startswith("--shutdown-timeout")]
-    assert grace_s > int(flag.split("=")[1]) > LONGEST_PREFILL_S
+    flags = dict(arg.split("=") for arg in container(default)["args"] if "=" in arg)
+    shutdown_s, delay_s = int(flags["--shutdown-timeout"]), int(flags["--drain-delay"])
+    assert grace_s > shutdown_s + delay_s and shutdown_s > LONGEST_PREFILL_S and delay_s > 0
 
 
 def test_the_gpu_and_the_device_go_together(default):
