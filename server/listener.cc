@@ -56,6 +56,8 @@ uint16_t Listener::port() const {
   return acceptor_.local_endpoint(ignored).port();
 }
 
+int Listener::descriptor() { return acceptor_.native_handle(); }
+
 void Listener::close() {
   error_code ignored;
   acceptor_.close(ignored);
@@ -67,27 +69,27 @@ asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
     auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
     if (error == asio::error::operation_aborted) co_return;
     if (error) {
-      log(absl::StrCat("accept: ", error.message()));
+      log(&failed_, absl::StrCat("accept: ", error.message()));
       pause.expires_after(kAcceptPause);
       co_await pause.async_wait(kTuple);
       continue;
     }
     if (const std::string text = refusal(); !text.empty()) {
-      log(absl::StrCat("connection refused: ", text));
+      log(&refused_, absl::StrCat("connection refused: ", text));
       continue;  // the socket closes here
     }
     serve(std::move(socket));
   }
 }
 
-void Listener::log(const std::string& what) {
+void Listener::log(RareLine* line, const std::string& what) {
   const Clock::time_point time = Clock::now();
-  if (time - last_log_ < kLogInterval) {
-    ++num_unlogged_;
+  if (time - line->last < kLogInterval) {
+    ++line->num_unlogged;
     return;
   }
-  last_log_ = time;
-  spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(num_unlogged_, 0));
+  line->last = time;
+  spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(line->num_unlogged, 0));
 }
 
 }  // namespace pbserve::server

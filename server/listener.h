@@ -4,6 +4,8 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -21,6 +23,7 @@ class Listener {
   absl::Status bind(const std::string& host, int32_t port);
   absl::Status listen();
   uint16_t port() const;
+  int descriptor();  // the listening socket's
 
   // Until close(). A connection that comes while `refusal` returns a text is closed at once, and
   // the text is logged at most once a second. Where descriptors are used up, connections wait in
@@ -33,13 +36,18 @@ class Listener {
   void close();
 
  private:
-  void log(const std::string& what);
+  // Of lines that thousands of clients can cause: when the last was written, and how many were not.
+  struct RareLine {
+    std::chrono::steady_clock::time_point last;
+    int64_t num_unlogged = 0;
+  };
+  void log(RareLine* line, const std::string& what);
 
   boost::asio::io_context& io_;
   const std::string name_;
   boost::asio::ip::tcp::acceptor acceptor_;
-  std::chrono::steady_clock::time_point last_log_;
-  int64_t num_unlogged_ = 0;
+  RareLine failed_;
+  RareLine refused_;
 };
 
 }  // namespace pbserve::server
