@@ -7,14 +7,15 @@ import time
 import pytest
 
 
-def _status(server, name):
+def status_bytes(server, name):
+    """A size of /proc/PID/status: VmRSS, VmHWM..."""
     with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
         line = next(line for line in file if line.startswith(name + ":"))
     return int(line.split()[1]) << 10
 
 
 def rss_bytes(server):
-    return _status(server, "VmRSS")
+    return status_bytes(server, "VmRSS")
 
 
 def _is_sanitized(server):
@@ -38,7 +39,7 @@ def spare_memory(server, num_bytes):
         pytest.skip("the server runs under a sanitizer, which aborts without memory")
     limits = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
     resource.prlimit(server.process.pid, resource.RLIMIT_AS,
-                     (_status(server, "VmSize") + num_bytes, limits[1]))
+                     (status_bytes(server, "VmSize") + num_bytes, limits[1]))
     try:
         yield
     finally:

@@ -130,6 +130,15 @@ class Server:
             self.stop()
 
 
+def wait_until(condition, timeout_s=30):
+    """What `condition()` returns once that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return result
+
+
 def run_in_threads(work, items):
     """The results of work(item), all at once; the first exception is raised."""
     results = [None] * len(items)

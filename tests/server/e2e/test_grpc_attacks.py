@@ -14,6 +14,7 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import server_process
+from process_memory import status_bytes
 from raw_grpc import RawGrpc
 from server_process import ROOT, Server, run_in_threads
 
@@ -46,15 +47,14 @@ class Memory:
     """What the server's process holds, in MiB, against the start of the `with`."""
 
     def __init__(self, server):
-        self.proc = f"/proc/{server.process.pid}"
+        self.server = server
         self.is_sanitized = is_sanitized(server)
 
     def _read(self, name):
-        with open(f"{self.proc}/status") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
+        return status_bytes(self.server, name) / MIB
 
     def __enter__(self):
-        with open(f"{self.proc}/clear_refs", "w") as file:
+        with open(f"/proc/{self.server.process.pid}/clear_refs", "w") as file:
             file.write("5")  # the peak starts here
         self.start = self._read("VmRSS")
         return self

@@ -9,16 +9,9 @@ import pytest
 import requests
 
 from raw_http import RawConnection
-from server_process import SPEED, Server, run_in_threads
+from server_process import SPEED, Server, run_in_threads, wait_until
 
 LONG = "Files and directories are listed by name. " * 2500  # some 20K tokens
-
-
-def wait_until(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def load(server):

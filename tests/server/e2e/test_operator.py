@@ -12,17 +12,9 @@ import pytest
 import requests
 
 from raw_http import RawConnection
-from server_process import BINARY, DEVICE_FLAGS, ROOT, Server
+from server_process import BINARY, DEVICE_FLAGS, ROOT, Server, wait_until
 
 LONG = "Files and directories are listed by name. " * 2500  # some 20K tokens
-
-
-def wait_until(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return result
 
 
 def admin_url(log):
