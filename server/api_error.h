@@ -8,7 +8,7 @@
 
 #include "absl/strings/string_view.h"
 #include "kernels/core/status.h"
-#include "server/http_message.h"
+#include "server/http/message.h"
 
 namespace pbserve::server {
 

@@ -2,7 +2,7 @@
 
 #include <chrono>
 
-#include "server/openai_format.h"
+#include "server/openai/format.h"
 #include "server/version.h"
 
 namespace pbserve::server {

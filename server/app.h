@@ -8,7 +8,7 @@
 
 #include "engine/engine.h"
 #include "server/auth.h"
-#include "server/config.h"
+#include "server/config/config.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {

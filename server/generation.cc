@@ -7,7 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "server/api_error.h"
-#include "server/json_body.h"
+#include "server/json/body.h"
 
 namespace pbserve::server {
 namespace {

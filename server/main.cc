@@ -14,15 +14,15 @@
 #include <utility>
 
 #include "engine/engine.h"
-#include "server/admin_server.h"
 #include "server/app.h"
-#include "server/command_line.h"
-#include "server/config.h"
-#include "server/descriptor_limit.h"
-#include "server/grpc_server.h"
-#include "server/host_address.h"
-#include "server/http_server.h"
-#include "server/model_folder.h"
+#include "server/config/command_line.h"
+#include "server/config/config.h"
+#include "server/config/descriptor_limit.h"
+#include "server/config/host_address.h"
+#include "server/config/model_folder.h"
+#include "server/grpc/server.h"
+#include "server/http/admin_server.h"
+#include "server/http/server.h"
 #include "server/process_signals.h"
 
 namespace pbserve::server {

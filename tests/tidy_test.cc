@@ -33,7 +33,7 @@ TEST(Includes, GoDownNeverUp) {
   EXPECT_THAT(includes_of("kernels/cpu/a.h", "\"kernels/cuda/launch.h\""), SizeIs(1));
   EXPECT_THAT(includes_of("models/a.h", "\"kernels/cpu/tile.h\""), SizeIs(1));
   EXPECT_THAT(includes_of("models/a.h", "\"engine/step.h\""), SizeIs(1));
-  EXPECT_THAT(includes_of("engine/a.h", "\"server/sse.h\""), SizeIs(1));
+  EXPECT_THAT(includes_of("engine/a.h", "\"server/http/sse.h\""), SizeIs(1));
   EXPECT_THAT(includes_of("engine/a.h", "\"tests/support/compare.h\""), SizeIs(1));
 }
 
@@ -61,6 +61,12 @@ TEST(Includes, ThirdPartyStaysWithItsOwner) {
   EXPECT_THAT(includes_of("models/a.cc", "<nlohmann/json.hpp>"), IsEmpty());
   EXPECT_THAT(includes_of("engine/a.cc", "<nlohmann/json.hpp>"), SizeIs(1));
   EXPECT_THAT(includes_of("engine/a.cc", "\"proto/inference.pb.h\""), SizeIs(1));
+}
+
+TEST(Includes, FrontsMeetInWhatBothUse) {
+  EXPECT_THAT(includes_of("server/http/a.cc", "\"server/generation.h\""), IsEmpty());
+  EXPECT_THAT(includes_of("server/http/a.cc", "\"server/grpc/call.h\""), SizeIs(1));
+  EXPECT_THAT(includes_of("server/grpc/a.cc", "\"server/http/stream.h\""), SizeIs(1));
 }
 
 TEST(Includes, SchedulerAndRunnerMeetInStepOnly) {

@@ -4,8 +4,8 @@
 
 #include "kernels/core/check.h"
 #include "server/api_error.h"
-#include "server/json_body.h"
-#include "server/openai_parse.h"
+#include "server/json/body.h"
+#include "server/openai/parse.h"
 
 namespace {
 

@@ -49,10 +49,17 @@ const std::vector<Owner>& owners() {
   return kOwners;
 }
 
-// Files of the engine that meet in engine/step.h and must not know each other.
-constexpr std::pair<std::string_view, std::string_view> kStrangers[] = {
-    {"engine/scheduler.", "engine/model_runner.h"},
-    {"engine/model_runner.", "engine/scheduler.h"},
+// Parts of a floor that must not know each other, and where they meet.
+struct Strangers {
+  std::string_view one;
+  std::string_view other;
+  std::string_view meet_in;
+};
+constexpr Strangers kStrangers[] = {
+    {"engine/scheduler.", "engine/model_runner.h", "engine/step.h"},
+    {"engine/model_runner.", "engine/scheduler.h", "engine/step.h"},
+    {"server/http/", "server/grpc/", "server/generation.h"},
+    {"server/grpc/", "server/http/", "server/generation.h"},
 };
 
 bool starts_with_any(std::string_view name, std::span<const std::string_view> prefixes) {
@@ -67,9 +74,9 @@ std::string refusal(std::string_view path, const Include& include) {
       return concat(include.name, " belongs to ", owner.folders.front());
     }
   }
-  for (const auto& [one, other] : kStrangers) {
-    if (path.starts_with(one) && include.name == other) {
-      return concat(path, " and ", include.name, " meet in engine/step.h only");
+  for (const Strangers& strangers : kStrangers) {
+    if (path.starts_with(strangers.one) && include.name.starts_with(strangers.other)) {
+      return concat(path, " and ", include.name, " meet in ", strangers.meet_in, " only");
     }
   }
   if (!include.is_quoted || include.name.starts_with("absl/")) return "";

@@ -1,0 +1,257 @@
+#include "server/config/config.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "server/config/config_table.h"
+#include "server/config/host_address.h"
+
+namespace pbserve::server {
+namespace {
+
+constexpr char kApiKeysVariable[] = "PBSERVE_API_KEYS";
+constexpr double kMaxSeconds = 86400;
+constexpr double kMaxBytes = 1LL << 40;
+
+// Ranges of the engine's keys are the engine's: validate() knows them.
+void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
+  using engine::PbsPreset;
+  using engine::PrefixReuse;
+  using engine::SparseMode;
+  using kernels::PbsOrder;
+  using kernels::PbsScorer;
+  using kernels::PbsSelector;
+  kernels::PbsParams& params = pbs->params;
+  table->add_enum("pbs.preset", &pbs->preset,
+                  {{"default", PbsPreset::kDefault}, {"paper", PbsPreset::kPaper}});
+  table->add_enum(
+      "pbs.mode", &pbs->mode,
+      {{"auto", SparseMode::kAuto}, {"dense", SparseMode::kDense}, {"pbs", SparseMode::kPbs}});
+  table->add_size("pbs.span", &pbs->span);
+  table->add("pbs.segment", &params.segment);
+  table->add_enum("pbs.order", &params.order,
+                  {{"span", PbsOrder::kSpan}, {"natural", PbsOrder::kNatural}});
+  table->add_enum("pbs.scorer", &params.scorer,
+                  {{"mass", PbsScorer::kMass},
+                   {"query", PbsScorer::kQuery},
+                   {"mean", PbsScorer::kMean},
+                   {"antidiagonal", PbsScorer::kAntidiagonal}});
+  table->add("pbs.stride", &params.stride);
+  table->add_enum("pbs.selector", &pbs->selector,
+                  {{"auto", std::nullopt},
+                   {"error_bound", PbsSelector::kErrorBound},
+                   {"top_p", PbsSelector::kTopP},
+                   {"max_ratio", PbsSelector::kMaxRatio}});
+  table->add("pbs.threshold", &pbs->threshold);
+  table->add("pbs.threshold_min", &pbs->threshold_min);
+  table->add("pbs.sink", &params.sink);
+  table->add("pbs.sink_free", &params.sink_free);
+  table->add("pbs.local", &params.local);
+  table->add("pbs.dense_tail", &params.dense_tail);
+  table->add_auto_size("pbs.min_tokens", &pbs->min_tokens);
+  table->add("pbs.dense_layers", &pbs->dense_layers);
+  table->add_enum("pbs.prefix_reuse", &pbs->prefix_reuse,
+                  {{"exact", PrefixReuse::kExact}, {"any", PrefixReuse::kAny}});
+  table->add("pbs.audit", &pbs->audit);
+  table->add("pbs.force_density", &pbs->force_density, {0, 1});
+}
+
+void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
+  using engine::Overlap;
+  engine::ModelOptions& model = config->model;
+  table->add("model.path", &model.path);
+  table->add("model.served_name", &model.served_name);
+  table->add("model.load_format", &model.load_format);
+  table->add("model.dtype", &model.dtype);
+  table->add_json("model.hf_overrides", &model.hf_overrides);
+  table->add("model.special_tokens_in_content", &model.special_tokens_in_content);
+  table->add_auto_size("model.max_model_len", &model.max_model_len);
+
+  engine::DeviceOptions& device = config->device;
+  table->add("device.kind", &device.kind);
+  table->add("device.cpu_threads", &device.cpu_threads);
+  table->add("device.deterministic", &device.deterministic);
+  table->add("device.enforce_eager", &device.enforce_eager);
+  table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
+  table->add_auto_size("device.kv_cache_bytes", &device.kv_cache_bytes);
+
+  engine::SchedulerOptions& scheduler = config->scheduler;
+  table->add("scheduler.max_num_seqs", &scheduler.max_num_seqs);
+  table->add_size("scheduler.max_num_batched_tokens", &scheduler.max_num_batched_tokens);
+  table->add("scheduler.prefill_slice_ms", &scheduler.prefill_slice_ms);
+  table->add_size("scheduler.max_num_queued_reqs", &scheduler.max_num_queued_reqs);
+  table->add_size("scheduler.max_num_queued_tokens", &scheduler.max_num_queued_tokens);
+  table->add_enum("scheduler.overlap", &scheduler.overlap,
+                  {{"auto", Overlap::kAuto}, {"on", Overlap::kOn}, {"off", Overlap::kOff}});
+  table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);
+
+  bind_pbs(&config->pbs, table);
+
+  table->add("metrics.prefix", &config->metrics.prefix);
+
+  engine::RequestLimits& limits = config->limits;
+  table->add("limits.max_stop_strings", &limits.max_stop_strings);
+  table->add("limits.max_stop_bytes", &limits.max_stop_bytes);
+  table->add("limits.max_stop_token_ids", &limits.max_stop_token_ids);
+  table->add("limits.max_cache_salt_bytes", &limits.max_cache_salt_bytes);
+}
+
+void bind_server(ServerConfig* config, ConfigTable* table) {
+  ServerOptions& server = config->server;
+  table->add("server.host", &server.host);
+  table->add("server.api_keys", &server.api_keys);
+  table->add("server.api_key_file", &server.api_key_file);
+  table->add("server.drain_delay_s", &server.drain_delay_s, {0, kMaxSeconds});
+  table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
+  table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
+  table->add("server.admin_port", &server.admin_port, {-1, 65535});
+  table->add("server.worker_threads", &server.worker_threads, {1, 256});
+  table->add_size("server.response_buffer_bytes", &server.response_buffer_bytes, {4096, kMaxBytes});
+  table->add_enum<std::string>(
+      "server.log_level", &server.log_level,
+      {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}});
+
+  HttpOptions& http = config->http;
+  table->add("http.port", &http.port, {0, 65535});
+  table->add("http.io_threads", &http.io_threads, {1, 256});
+  table->add("http.max_connections", &http.max_connections, {1, 1 << 20});
+  table->add_size("http.max_body_bytes", &http.max_body_bytes, {1024, kMaxBytes});
+  table->add_size("http.max_buffered_body_bytes", &http.max_buffered_body_bytes, {1024, kMaxBytes});
+  table->add_size("http.max_header_bytes", &http.max_header_bytes, {1024, 1 << 24});
+  table->add("http.idle_timeout_s", &http.idle_timeout_s, {1, kMaxSeconds});
+  table->add("http.header_timeout_s", &http.header_timeout_s, {1, kMaxSeconds});
+  table->add("http.body_timeout_s", &http.body_timeout_s, {1, kMaxSeconds});
+  table->add("http.write_timeout_s", &http.write_timeout_s, {1, kMaxSeconds});
+  table->add("http.sse_keep_alive_s", &http.sse_keep_alive_s, {0, kMaxSeconds});
+  table->add("http.strict_params", &http.strict_params);
+  table->add("http.json.max_depth", &http.json.max_depth, {4, 256});
+  table->add_size("http.json.max_values", &http.json.max_values, {1024, 1 << 30});
+  table->add("http.json.max_object_members", &http.json.max_object_members, {64, 1 << 16});
+
+  GrpcOptions& grpc = config->grpc;
+  table->add("grpc.enabled", &grpc.enabled);
+  table->add("grpc.port", &grpc.port, {0, 65535});
+  table->add("grpc.max_message_bytes", &grpc.max_message_bytes, {1024, (1U << 31) - 1});
+  table->add_size("grpc.max_buffered_message_bytes", &grpc.max_buffered_message_bytes,
+                  {1024, kMaxBytes});
+  table->add("grpc.max_connections", &grpc.max_connections, {1, 1 << 20});
+  table->add("grpc.max_calls", &grpc.max_calls, {1, 1 << 20});
+  table->add("grpc.receive_timeout_s", &grpc.receive_timeout_s, {1, kMaxSeconds});
+  table->add("grpc.idle_timeout_s", &grpc.idle_timeout_s, {1, kMaxSeconds});
+  table->add("grpc.reflection", &grpc.reflection);
+}
+
+ConfigTable bind(ServerConfig* config) {
+  ConfigTable table;
+  bind_server(config, &table);
+  bind_engine(&config->engine, &table);
+  return table;
+}
+
+absl::StatusOr<std::string> read_file(const std::string& path) {
+  std::error_code ignored;  // what is not there cannot be opened either
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::Status apply_file(const std::string& path, ConfigTable* table) {
+  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  try {
+    const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/true,
+                                  /*ignore_comments=*/true);
+    if (!json.is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": must hold a JSON object"));
+    }
+    if (absl::Status status = table->set_all(json); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.message()));
+    }
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status apply_all(const std::string& file, const std::vector<ConfigOverride>& overrides,
+                       ServerConfig* config) {
+  ConfigTable table = bind(config);
+  if (!file.empty()) RETURN_IF_ERROR(apply_file(file, &table));
+  for (const auto& [path, value] : overrides) RETURN_IF_ERROR(table.set_text(path, value));
+  return absl::OkStatus();
+}
+
+// Adds the pieces that hold more than blanks and no comment.
+absl::Status add_api_keys(absl::string_view source, const std::vector<std::string>& pieces,
+                          std::vector<std::string>* keys) {
+  const size_t num_before = keys->size();
+  for (const absl::string_view piece : pieces) {
+    const absl::string_view key = absl::StripAsciiWhitespace(piece);
+    if (!key.empty() && key.front() != '#') keys->emplace_back(key);
+  }
+  if (keys->size() > num_before) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(source, ": holds no key"));
+}
+
+// Errors name the source, never a key.
+absl::Status read_api_keys(ServerOptions* server) {
+  for (const std::string& key : server->api_keys) {
+    if (key.empty()) return absl::InvalidArgumentError("server.api_keys: a key must not be empty");
+  }
+  if (!server->api_key_file.empty()) {
+    const std::string source = absl::StrCat("server.api_key_file = ", server->api_key_file);
+    const auto text = read_file(server->api_key_file);
+    if (!text.ok()) {
+      return absl::Status(text.status().code(),
+                          absl::StrCat("server.api_key_file = ", text.status().message()));
+    }
+    RETURN_IF_ERROR(add_api_keys(source, absl::StrSplit(*text, '\n'), &server->api_keys));
+  }
+  const char* environment = std::getenv(kApiKeysVariable);
+  if (environment == nullptr || *environment == '\0') return absl::OkStatus();
+  return add_api_keys(kApiKeysVariable, absl::StrSplit(environment, absl::ByAnyChar(",\n")),
+                      &server->api_keys);
+}
+
+// A message that could never be received whole.
+absl::Status check_message_limits(const GrpcOptions& grpc) {
+  if (grpc.max_message_bytes <= grpc.max_buffered_message_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("grpc.max_buffered_message_bytes = ", grpc.max_buffered_message_bytes,
+                   ": must be at least grpc.max_message_bytes = ", grpc.max_message_bytes));
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> load_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides) {
+  ServerConfig config;
+  RETURN_IF_ERROR(apply_all(file, overrides, &config));
+  if (config.engine.pbs.preset == engine::PbsPreset::kPaper) {  // below every key that is set
+    config = {};
+    engine::apply_paper_preset(config.engine.pbs);
+    RETURN_IF_ERROR(apply_all(file, overrides, &config));
+  }
+  RETURN_IF_ERROR(read_api_keys(&config.server));
+  RETURN_IF_ERROR(check_message_limits(config.grpc));
+  ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
+  RETURN_IF_ERROR(engine::validate(config.engine));
+  return config;
+}
+
+Json effective_config(const ServerConfig& config) {
+  ServerConfig shown = config;
+  for (std::string& key : shown.server.api_keys) key = "(hidden)";
+  return bind(&shown).dump();
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,82 @@
+// ServerConfig: what the outside of the server may take and how long it may take it, and the
+// engine's own config beside it. One JSON file (comments allowed), then flags over it by path.
+// Unknown keys, wrong types and broken limits refuse to start, naming the key and its range.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "engine/config.h"
+#include "kernels/core/status.h"
+#include "server/json/body.h"
+
+namespace pbserve::server {
+
+struct HttpOptions {
+  int32_t port = 8000;  // 0 = any free one
+  int32_t io_threads = 2;
+  int32_t max_connections = 4096;
+  int64_t max_body_bytes = 64 << 20;
+  int64_t max_buffered_body_bytes = 1 << 30;  // bodies held at once, all connections together
+  int64_t max_header_bytes = 64 << 10;
+  int32_t idle_timeout_s = 75;    // of a kept-alive connection between requests
+  int32_t header_timeout_s = 10;  // from the first byte of a request to the end of its header
+  int32_t body_timeout_s = 120;
+  int32_t write_timeout_s = 60;  // without progress, towards a client that does not read
+  double sse_keep_alive_s = 15;  // a comment in every silence of this length; 0 = none
+  bool strict_params = false;    // refuse fields that are unknown instead of ignoring them
+  JsonLimits json;
+};
+
+struct GrpcOptions {
+  bool enabled = true;
+  int32_t port = 50051;  // 0 = any free one
+  int32_t max_message_bytes = 256 << 20;
+  int64_t max_buffered_message_bytes = 1 << 30;  // messages held at once, all calls together
+  int32_t max_connections = 4096;
+  int32_t max_calls = 4096;
+  int32_t receive_timeout_s = 120;  // from a call's start to the end of its message
+  int32_t idle_timeout_s = 300;     // of a connection without calls
+  bool reflection = true;
+};
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";
+  std::vector<std::string> api_keys;  // empty: open to everybody who can connect
+  std::string api_key_file;           // one key a line, besides api_keys
+  double drain_delay_s = 0;           // after SIGTERM: not ready, but all requests are taken still
+  double shutdown_timeout_s = 30;     // what runs may finish after that
+  double watchdog_s = 120;     // /health fails once the engine stands still for this long while
+                               // it has work; 0 = never
+  int32_t admin_port = -1;     // health, readiness and metrics without a key; 0 = any free one,
+                               // -1 = none
+  int32_t worker_threads = 2;  // parsing and tokenising
+  int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
+  std::string log_level = "info";           // debug | info | warning | error
+};
+
+struct ServerConfig {
+  ServerOptions server;
+  HttpOptions http;
+  GrpcOptions grpc;
+  engine::EngineConfig engine;
+};
+
+// "key.path" and the text of its value, later ones override earlier ones.
+struct ConfigOverride {
+  std::string path;
+  std::string value;
+};
+
+// Defaults, then the file (if `file` is not empty), then the overrides. Adds the keys of
+// api_key_file and of the environment's PBSERVE_API_KEYS (commas or newlines between them), makes
+// an address of server.host, and checks every limit, the engine's too.
+absl::StatusOr<ServerConfig> load_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides);
+
+// Every key with the value in force, nested as in the file; keys of clients are hidden.
+Json effective_config(const ServerConfig& config);
+
+}  // namespace pbserve::server

@@ -1,0 +1,98 @@
+#include "server/grpc/acceptor.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/listener.h"
+
+namespace pbserve::server {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+// As GrpcConnections wants it. gRPC takes an IPv4 client of an IPv6 socket for what it is.
+std::string name_of(const tcp::endpoint& peer) {
+  const asio::ip::address address = peer.address();
+  if (address.is_v4()) return absl::StrCat(address.to_string(), ":", peer.port());
+  const asio::ip::address_v6 v6 = address.to_v6();
+  if (!v6.is_v4_mapped()) return absl::StrCat("[", v6.to_string(), "]:", peer.port());
+  const auto v4 = asio::ip::make_address_v4(asio::ip::v4_mapped, v6);
+  return absl::StrCat(v4.to_string(), ":", peer.port());
+}
+
+}  // namespace
+
+struct GrpcAcceptor::Impl {
+  Impl() : io(1), listener(&io, "gRPC") {}
+
+  std::string refusal() const;
+  void take(tcp::socket socket);
+
+  asio::io_context io;
+  Listener listener;
+  std::unique_ptr<GrpcConnectionTaker> taker;
+  int32_t max_connections = 0;
+  GrpcConnections* connections = nullptr;
+  std::jthread thread;
+};
+
+std::string GrpcAcceptor::Impl::refusal() const {
+  if (!connections->is_full(static_cast<size_t>(max_connections))) return {};
+  return absl::StrCat("grpc.max_connections = ", max_connections, " are open");
+}
+
+void GrpcAcceptor::Impl::take(tcp::socket socket) {
+  error_code error;
+  const std::string peer = name_of(socket.remote_endpoint(error));
+  if (!error) socket.set_option(tcp::no_delay(true), error);
+  if (!error) socket.non_blocking(true, error);
+  const int descriptor = error ? -1 : socket.release(error);
+  if (error) return;  // the peer is gone
+  connections->add(peer, descriptor);
+  GrpcConnectionTaker::NewConnectionParameters connection;
+  connection.listener_fd = listener.descriptor();
+  connection.fd = descriptor;  // gRPC's from here on
+  taker->HandleNewConnection(&connection);
+}
+
+GrpcAcceptor::GrpcAcceptor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+GrpcAcceptor::~GrpcAcceptor() { stop(); }
+
+absl::StatusOr<std::unique_ptr<GrpcAcceptor>> GrpcAcceptor::bind(const std::string& host,
+                                                                 int32_t port) {
+  auto impl = std::make_unique<Impl>();
+  RETURN_IF_ERROR(impl->listener.bind(host, port));
+  return std::unique_ptr<GrpcAcceptor>(new GrpcAcceptor(std::move(impl)));
+}
+
+uint16_t GrpcAcceptor::port() const { return impl_->listener.port(); }
+
+absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
+                                 GrpcConnections* connections, int32_t max_connections) {
+  impl_->taker = std::move(taker);
+  impl_->connections = connections;
+  impl_->max_connections = max_connections;
+  RETURN_IF_ERROR(impl_->listener.listen());
+  const auto serve = [impl = impl_.get()](tcp::socket socket) { impl->take(std::move(socket)); };
+  const auto refusal = [impl = impl_.get()] { return impl->refusal(); };
+  asio::co_spawn(impl_->io, impl_->listener.accept_loop(serve, refusal), asio::detached);
+  impl_->thread = std::jthread([this] { impl_->io.run(); });
+  return absl::OkStatus();
+}
+
+void GrpcAcceptor::stop() {
+  if (!impl_->thread.joinable()) return;
+  asio::post(impl_->io, [this] { impl_->listener.close(); });
+  impl_->thread.join();
+}
+
+}  // namespace pbserve::server

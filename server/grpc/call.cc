@@ -1,0 +1,130 @@
+#include "server/grpc/call.h"
+
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/api_error.h"
+#include "server/generation.h"
+#include "server/grpc/status.h"
+#include "server/request_id.h"
+
+namespace pbserve::server {
+namespace {
+
+constexpr size_t kLargeBytes = 1 << 20;
+
+}  // namespace
+
+GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* call,
+                   GrpcCallOptions options)
+    : context_(context),
+      call_(call),
+      request_id_(make_request_id()),
+      options_(std::move(options)),
+      open_(options_.count) {}
+
+void GrpcCall::start() {
+  self_ = shared_from_this();
+  read();
+}
+
+void GrpcCall::read() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_reading_ = true;
+  }
+  // gRPC opens the stream's window for the whole message as soon as it is read, so a client that
+  // sends much, or slowly, holds memory from here on.
+  const auto stop = [weak = weak_from_this()](const absl::Status& status) {
+    if (const auto call = weak.lock()) call->stop_reading(status);
+  };
+  const int64_t limit_s = options_.receive_timeout.count();
+  const auto on_time = [stop, limit_s](bool is_over) {
+    if (is_over) stop(read_timeout("request message", limit_s));
+  };
+  reading_id_ = context_->connections.begin(call_->peer(), options_.needs_key, stop);
+  timeout_.emplace();
+  timeout_->Set(std::chrono::system_clock::now() + options_.receive_timeout, on_time);
+  StartRead(&message_);
+}
+
+void GrpcCall::stop_reading(const absl::Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!is_reading_) return;
+  }
+  refuse(status);
+}
+
+void GrpcCall::OnReadDone(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    is_reading_ = false;
+    is_serving_ = ok;
+    was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
+  }
+  timeout_->Cancel();
+  context_->connections.end(call_->peer(), reading_id_,
+                            ok ? static_cast<int64_t>(message_.Length()) : 0);
+  if (!ok) {
+    if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
+    const absl::Status status = end_of_messages();
+    return status.ok() ? finish(status) : refuse(status);
+  }
+  lease_ = ByteBudget::Lease(&context_->messages);
+  if (!lease_.grow_to(static_cast<int64_t>(message_.Length()))) {
+    message_.Clear();
+    return refuse(absl::ResourceExhaustedError(
+        absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
+                     context_->messages.limit_bytes(), ": try again later")));
+  }
+  const auto self = shared_from_this();
+  context_->app->workers.post(message_.Length(), [self] { self->run(); });
+}
+
+void GrpcCall::run() {
+  // Out of the way of the next message, which may be read before serve() returns.
+  const ByteBudget::Lease lease = std::move(lease_);
+  grpc::ByteBuffer message;
+  message.Swap(&message_);
+  if (context_->app->workers.refuses()) return refuse(not_ready());
+  try {
+    serve(&message);
+  } catch (const std::bad_alloc&) {
+    message.Clear();
+    refuse(absl::ResourceExhaustedError("the server has not enough memory for this message"));
+  }
+}
+
+absl::Status GrpcCall::end_of_messages() const {
+  return absl::InvalidArgumentError("the call ended without a request message");
+}
+
+void GrpcCall::OnDone() {
+  if (was_large_) context_->heap.note();
+  self_.reset();
+}
+
+bool GrpcCall::take_end() {
+  const std::lock_guard lock(mutex_);
+  return !std::exchange(is_finished_, true);
+}
+
+void GrpcCall::finish(const absl::Status& status) {
+  if (take_end()) Finish(to_grpc(status));
+}
+
+void GrpcCall::refuse(const absl::Status& status) {
+  if (!take_end()) return;
+  log_refused(options_.route, request_id_, status);
+  Finish(to_grpc(status));
+}
+
+void GrpcCall::reply(grpc::ByteBuffer message) {
+  if (!take_end()) return;
+  reply_.Swap(&message);
+  StartWriteAndFinish(&reply_, grpc::WriteOptions(), grpc::Status::OK);
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,96 @@
+// One gRPC call from its metadata on: its message is read only after key and load have been
+// checked, within a time and out of a shared memory budget, and then goes to a worker.
+#pragma once
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "kernels/core/status.h"
+#include "server/app.h"
+#include "server/byte_budget.h"
+#include "server/grpc/connections.h"
+#include "server/grpc/heap_trim.h"
+#include "server/open_count.h"
+
+namespace pbserve::server {
+
+// What the calls of one server share.
+struct GrpcContext {
+  App* app;
+  ByteBudget messages;  // received, or being received, and not yet worked off
+  OpenCount calls;      // of pbserve.v1.Inference: a shutdown waits for them
+  OpenCount checks;     // of health, each a moment
+  OpenCount watches;    // of health, and reflection: they end when the client likes
+  HeapTrim heap;
+  GrpcConnections connections;  // its thread may hold the last of a call: it goes first
+};
+
+struct GrpcCallOptions {
+  std::string route;  // for the log line
+  OpenCount* count;
+  bool needs_key;
+  std::chrono::seconds receive_timeout;
+};
+
+// Held by itself from start() until gRPC is done with it; On... methods come from any thread, also
+// from inside Start... and Finish, so those are called unlocked.
+class GrpcCall : public grpc::ServerGenericBidiReactor,
+                 public std::enable_shared_from_this<GrpcCall> {
+ public:
+  // Reads the first message.
+  void start();
+
+  void OnReadDone(bool ok) final;
+  void OnDone() final;
+
+ protected:
+  GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* call, GrpcCallOptions options);
+
+  // On a worker, with a message that may be consumed. Must end the call or see to it that
+  // something does; what it throws for want of memory ends it.
+  virtual void serve(grpc::ByteBuffer* message) = 0;
+  // The client has closed its side in place of a message.
+  virtual absl::Status end_of_messages() const;
+
+  // Each ends the call unless it has ended. A refused one is logged; a reply is its last message.
+  void finish(const absl::Status& status);
+  void refuse(const absl::Status& status);
+  void reply(grpc::ByteBuffer message);
+
+  void read();
+
+  // False: the call has ended already, by somebody else.
+  bool take_end();
+
+  GrpcContext* const context_;
+  grpc::GenericCallbackServerContext* const call_;  // lives until OnDone
+  std::string request_id_;
+
+  std::mutex mutex_;  // guards what follows; the flags say who may call Start... and Finish
+  bool is_reading_ = false;
+  bool is_serving_ = false;   // a worker has the message, or will have it
+  bool is_finished_ = false;  // Finish was called, or will be by who set this
+  bool was_large_ = false;    // a message may have taken much memory
+
+ private:
+  void run();
+  void stop_reading(const absl::Status& status);
+
+  const GrpcCallOptions options_;
+  const OpenCount::Scope open_;
+  std::shared_ptr<GrpcCall> self_;
+  std::optional<grpc::Alarm> timeout_;
+  int64_t reading_id_ = 0;  // of GrpcConnections
+  grpc::ByteBuffer message_;
+  ByteBudget::Lease lease_;  // what message_ holds of the budget
+  grpc::ByteBuffer reply_;
+};
+
+}  // namespace pbserve::server

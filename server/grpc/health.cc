@@ -1,0 +1,111 @@
+#include "server/grpc/health.h"
+
+#include <utility>
+
+#include "server/grpc/message.h"
+
+namespace pbserve::server {
+namespace {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+
+constexpr char kService[] = "pbserve.v1.Inference";
+
+grpc::ByteBuffer response(HealthCheckResponse::ServingStatus status) {
+  HealthCheckResponse message;
+  message.set_status(status);
+  return to_bytes(message);
+}
+
+}  // namespace
+
+HealthCheckResponse::ServingStatus GrpcHealth::status(const std::string& service) const {
+  if (!service.empty() && service != kService) return HealthCheckResponse::SERVICE_UNKNOWN;
+  const std::lock_guard lock(mutex_);
+  return is_serving_ ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
+}
+
+void GrpcHealth::set_not_serving() {
+  std::vector<std::weak_ptr<HealthWatch>> watches;
+  {
+    const std::lock_guard lock(mutex_);
+    is_serving_ = false;
+    watches = watches_;
+  }
+  for (const auto& weak : watches) {
+    if (const auto watch = weak.lock()) watch->pump();
+  }
+}
+
+void GrpcHealth::add(const std::shared_ptr<HealthWatch>& watch) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(watches_, [](const auto& weak) { return weak.expired(); });
+  watches_.push_back(watch);
+}
+
+HealthWatch::HealthWatch(GrpcHealth* health, GrpcContext* context,
+                         grpc::GenericCallbackServerContext* call, GrpcCallOptions options)
+    : GrpcCall(context, call, std::move(options)), health_(health) {}
+
+void HealthWatch::serve(grpc::ByteBuffer* bytes) {
+  MessageMemory memory(&context_->messages);
+  const auto message = memory.parse<HealthCheckRequest>(bytes);
+  if (!message.ok()) return refuse(message.status());
+  bool is_cancelled = false;
+  {
+    const std::lock_guard lock(mutex_);
+    is_serving_ = false;
+    is_cancelled = is_cancelled_;
+    service_ = (*message)->service();
+  }
+  if (is_cancelled) return finish(absl::CancelledError("the client left"));
+  health_->add(std::static_pointer_cast<HealthWatch>(shared_from_this()));
+  pump();
+}
+
+void HealthWatch::pump() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_reading_ || is_serving_ || is_writing_ || is_finished_) return;
+    const HealthCheckResponse::ServingStatus status = health_->status(service_);
+    if (status == written_) return;
+    written_ = status;
+    is_writing_ = true;
+    update_ = response(status);
+  }
+  StartWrite(&update_);
+}
+
+void HealthWatch::OnWriteDone(bool ok) {
+  bool is_over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    is_writing_ = false;
+    is_over = !ok || is_cancelled_;
+  }
+  if (is_over) return finish(absl::CancelledError("the client left"));
+  pump();
+}
+
+void HealthWatch::OnCancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_cancelled_ = true;
+    if (is_reading_ || is_serving_ || is_writing_) return;
+  }
+  finish(absl::CancelledError("the client left"));
+}
+
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
+                                              grpc::ByteBuffer* bytes) {
+  MessageMemory memory(budget);
+  ASSIGN_OR_RETURN(const HealthCheckRequest* message, memory.parse<HealthCheckRequest>(bytes));
+  const HealthCheckResponse::ServingStatus status = health.status(message->service());
+  if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
+    return absl::NotFoundError("service: not one that is served here");
+  }
+  return response(status);
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,64 @@
+// grpc.health.v1: Check, and Watch until the client leaves.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "proto/health.pb.h"
+#include "server/grpc/call.h"
+
+namespace pbserve::server {
+
+class HealthWatch;
+
+// What the server says about itself. Thread-safe; outlives the calls.
+class GrpcHealth {
+ public:
+  using Status = grpc::health::v1::HealthCheckResponse;
+
+  // SERVICE_UNKNOWN for a name that is not served.
+  Status::ServingStatus status(const std::string& service) const;
+
+  // For good: a server does not come back from its shutdown. Tells the watches.
+  void set_not_serving();
+
+  void add(const std::shared_ptr<HealthWatch>& watch);
+
+ private:
+  mutable std::mutex mutex_;
+  bool is_serving_ = true;
+  std::vector<std::weak_ptr<HealthWatch>> watches_;
+};
+
+class HealthWatch : public GrpcCall {
+ public:
+  HealthWatch(GrpcHealth* health, GrpcContext* context, grpc::GenericCallbackServerContext* call,
+              GrpcCallOptions options);
+
+  // Writes the status if the client has not got it yet and no write is under way.
+  void pump();
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+
+ private:
+  void serve(grpc::ByteBuffer* bytes) override;
+
+  GrpcHealth* const health_;
+
+  // The mutex guards these too.
+  std::string service_;
+  bool is_writing_ = false;
+  bool is_cancelled_ = false;
+  int written_ = -1;  // the last status
+
+  grpc::ByteBuffer update_;  // the one being written
+};
+
+// The answer to Check.
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
+                                              grpc::ByteBuffer* bytes);
+
+}  // namespace pbserve::server

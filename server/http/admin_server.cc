@@ -1,0 +1,107 @@
+#include "server/http/admin_server.h"
+
+#include <atomic>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/api_error.h"
+#include "server/http/routes.h"
+#include "server/http/stream.h"
+#include "server/listener.h"
+#include "server/open_count.h"
+
+namespace pbserve::server {
+namespace {
+
+namespace asio = boost::asio;
+using asio::awaitable;
+
+constexpr int64_t kConnectionsMax = 64;
+
+// Probes send no bodies, and a scraper keeps its connection for the next time.
+HttpOptions admin_options() {
+  HttpOptions options;
+  options.max_header_bytes = 16 << 10;
+  options.write_timeout_s = 10;
+  return options;
+}
+
+// What is known before there is a model: the process lives, and takes no requests.
+HttpReply answer_while_loading(const HttpRequest& request) {
+  const bool is_alive = request.path == "/health" || request.path == "/healthz";
+  return {.status = is_alive ? 200 : 503, .body = R"({"status":"loading"})"};
+}
+
+}  // namespace
+
+struct AdminServer::Impl {
+  Impl() : listener(&io, "admin") {}
+
+  HttpReply answer(const HttpRequest& request) const;
+  awaitable<void> serve(asio::ip::tcp::socket socket);
+
+  const HttpOptions options = admin_options();
+  std::atomic<App*> app = nullptr;
+  OpenCount connections;  // outlives the coroutines, which io destroys
+  asio::io_context io{1};
+  Listener listener;
+  std::jthread thread;
+};
+
+HttpReply AdminServer::Impl::answer(const HttpRequest& request) const {
+  const absl::StatusOr<const Route*> route = find_admin_route(request.method, request.path);
+  if (!route.ok()) return to_http_reply(route.status());
+  App* const loaded = app;
+  if (loaded == nullptr) return answer_while_loading(request);
+  absl::StatusOr<HttpReply> reply = (*route)->handler(*loaded, request);
+  return reply.ok() ? *std::move(reply) : to_http_reply(reply.status());
+}
+
+awaitable<void> AdminServer::Impl::serve(asio::ip::tcp::socket socket) {
+  const OpenCount::Scope open_connection(&connections);
+  HttpStream stream(std::move(socket), options);
+  while (true) {
+    const absl::StatusOr<HttpRequest> request = co_await stream.read_header();
+    if (absl::IsCancelled(request.status())) co_return;
+    HttpReply reply = request.ok() ? answer(*request) : to_http_reply(request.status());
+    const bool may_stay = request.ok() && !request->has_body && stream.keep_alive();
+    const bool is_written = co_await stream.write_reply(std::move(reply), may_stay);
+    if (!is_written || !may_stay) co_return co_await stream.close_politely();
+  }
+}
+
+AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+AdminServer::~AdminServer() {
+  impl_->io.stop();
+  impl_->thread.join();
+}
+
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConfig& config) {
+  auto impl = std::make_unique<Impl>();
+  RETURN_IF_ERROR(impl->listener.bind(config.server.host, config.server.admin_port));
+  RETURN_IF_ERROR(impl->listener.listen());
+  const auto serve = [impl = impl.get()](asio::ip::tcp::socket socket) {
+    const auto strand = socket.get_executor();
+    asio::co_spawn(strand, impl->serve(std::move(socket)), asio::detached);
+  };
+  const auto refusal = [impl = impl.get()] {
+    return impl->connections.value() < kConnectionsMax ? std::string()
+                                                       : absl::StrCat(kConnectionsMax, " are open");
+  };
+  asio::co_spawn(impl->io, impl->listener.accept_loop(serve, refusal), asio::detached);
+  impl->thread = std::jthread([impl = impl.get()] { impl->io.run(); });
+  return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
+}
+
+uint16_t AdminServer::port() const { return impl_->listener.port(); }
+
+void AdminServer::set_app(App* app) { impl_->app = app; }
+
+}  // namespace pbserve::server

@@ -1,0 +1,163 @@
+// Connections seen through their descriptors: the bound on them, and what incomplete messages hold.
+#include "server/grpc/connections.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kPeer[] = "ipv4:127.0.0.1:1";
+constexpr char kName[] = "127.0.0.1:1";
+constexpr int64_t kBudget = 1 << 20;
+
+// A connection over loopback; the server's end reads all the time, as gRPC does.
+class Loopback {
+ public:
+  Loopback() {
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(bind(listener, any, size), 0);
+    EXPECT_EQ(listen(listener, 1), 0);
+    EXPECT_EQ(getsockname(listener, any, &size), 0);
+    client_ = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT_EQ(connect(client_, any, size), 0);
+    server_ = accept(listener, nullptr, nullptr);
+    close(listener);
+    reader_ = std::thread([this] {
+      char buffer[1 << 16];
+      for (ssize_t got; (got = read(server_, buffer, sizeof(buffer))) > 0;) num_read_ += got;
+    });
+  }
+  ~Loopback() {
+    close(client_);
+    reader_.join();
+    close(server_);
+  }
+
+  int server() const { return server_; }
+
+  // Returns when all of it has arrived.
+  void send(int64_t num_bytes) {
+    const std::string bytes(static_cast<size_t>(num_bytes), 'x');
+    sent_ += num_bytes;
+    for (size_t at = 0; at < bytes.size();) {
+      const ssize_t written = write(client_, bytes.data() + at, bytes.size() - at);
+      ASSERT_GT(written, 0);
+      at += static_cast<size_t>(written);
+    }
+    while (num_read_ < sent_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+ private:
+  int client_ = -1;
+  int server_ = -1;
+  int64_t sent_ = 0;
+  std::atomic<int64_t> num_read_{0};
+  std::thread reader_;
+};
+
+// What Refuse was called with.
+class Refusal {
+ public:
+  GrpcConnections::Refuse callback() {
+    return [this](const absl::Status& status) { promise_.set_value(status); };
+  }
+  std::string wait() {
+    if (future_.wait_for(std::chrono::seconds(10)) != std::future_status::ready) return "none";
+    return std::string(future_.get().message());
+  }
+  bool came_soon() {
+    return future_.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready;
+  }
+
+ private:
+  std::promise<absl::Status> promise_;
+  std::future<absl::Status> future_ = promise_.get_future();
+};
+
+TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
+  ByteBudget budget(kBudget);
+  Loopback loopback;
+  GrpcConnections connections(&budget);
+  connections.add(kName, loopback.server());
+  loopback.send(2 * kBudget);  // before the message: not its
+  Refusal refusal;
+  const int64_t id = connections.begin(kPeer, /*needs_key=*/true, refusal.callback());
+  loopback.send(kBudget / 2);
+  EXPECT_FALSE(refusal.came_soon());
+  EXPECT_EQ(budget.held_bytes(), kBudget / 2);
+  loopback.send(kBudget);
+  EXPECT_THAT(refusal.wait(), HasSubstr("grpc.max_buffered_message_bytes = 1048576"));
+  connections.end(kPeer, id, 0);
+  EXPECT_EQ(budget.held_bytes(), 0);
+}
+
+TEST(GrpcConnections, CompleteMessagesOfAConnectionAreNotCountedTwice) {
+  ByteBudget budget(kBudget);
+  Loopback loopback;
+  GrpcConnections connections(&budget);
+  connections.add(kName, loopback.server());
+  Refusal slow;
+  const int64_t slow_id = connections.begin(kPeer, /*needs_key=*/true, slow.callback());
+  for (int i = 0; i < 4; ++i) {
+    Refusal quick;
+    const int64_t id = connections.begin(kPeer, /*needs_key=*/true, quick.callback());
+    loopback.send(kBudget * 3 / 4);
+    connections.end(kPeer, id, kBudget * 3 / 4);
+  }
+  EXPECT_FALSE(slow.came_soon());
+  connections.end(kPeer, slow_id, 0);
+}
+
+TEST(GrpcConnections, WithoutAKeyTheBudgetIsNotTouched) {
+  ByteBudget budget(kBudget);
+  Loopback loopback;
+  GrpcConnections connections(&budget);
+  connections.add(kName, loopback.server());
+  Refusal refusal;
+  const int64_t id = connections.begin(kPeer, /*needs_key=*/false, refusal.callback());
+  loopback.send(2 * kBudget);
+  EXPECT_FALSE(refusal.came_soon());
+  EXPECT_EQ(budget.held_bytes(), 0);
+  loopback.send(4 * kBudget);
+  EXPECT_EQ(refusal.wait(), "the message is too large");
+  connections.end(kPeer, id, 0);
+}
+
+TEST(GrpcConnections, ClosedOnesMakeRoom) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget);
+  Loopback first;
+  connections.add("127.0.0.1:1", first.server());
+  {
+    Loopback second;
+    connections.add("[::1]:2", second.server());
+    EXPECT_TRUE(connections.is_full(2));
+    EXPECT_FALSE(connections.is_full(3));
+  }
+  // The descriptor's number is in use again, for something else.
+  Loopback third;
+  EXPECT_FALSE(connections.is_full(2));
+  EXPECT_TRUE(connections.is_full(1));
+}
+
+}  // namespace
+}  // namespace pbserve::server
