@@ -17,7 +17,7 @@ esac
 
 packages=(g++ cmake ninja-build pkg-config ca-certificates curl
           libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-          "${boost}" libssl-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
+          "${boost}" libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
           prometheus-cpp-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev)
 
 case "${role}" in

@@ -1,0 +1,67 @@
+// traceparent: what the standard accepts and what it has the receiver ignore.
+#include "server/tracing/trace_context.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace pbserve::server {
+namespace {
+
+constexpr char kTrace[] = "4bf92f3577b34da6a3ce929d0e0e4736";
+constexpr char kParent[] = "00f067aa0ba902b7";
+
+std::string traceparent(const std::string& version, const std::string& trace,
+                        const std::string& parent, const std::string& flags) {
+  return version + "-" + trace + "-" + parent + "-" + flags;
+}
+
+TEST(Traceparent, IsRead) {
+  const auto context = parse_traceparent(traceparent("00", kTrace, kParent, "01"));
+  ASSERT_TRUE(context);
+  EXPECT_EQ(to_hex(context->trace_id), kTrace);
+  EXPECT_EQ(to_hex(context->parent_span_id), kParent);
+  EXPECT_TRUE(context->is_sampled);
+}
+
+TEST(Traceparent, SamplingIsTheLowestFlag) {
+  EXPECT_FALSE(parse_traceparent(traceparent("00", kTrace, kParent, "00"))->is_sampled);
+  EXPECT_FALSE(parse_traceparent(traceparent("00", kTrace, kParent, "fe"))->is_sampled);
+  EXPECT_TRUE(parse_traceparent(traceparent("00", kTrace, kParent, "03"))->is_sampled);
+}
+
+TEST(Traceparent, LaterVersionsMayHaveMore) {
+  const std::string more = traceparent("cc", kTrace, kParent, "01");
+  EXPECT_TRUE(parse_traceparent(more));
+  EXPECT_TRUE(parse_traceparent(more + "-what-the-future-brings"));
+  EXPECT_FALSE(parse_traceparent(more + "x"));
+  EXPECT_FALSE(parse_traceparent(traceparent("00", kTrace, kParent, "01") + "-more"));
+}
+
+TEST(Traceparent, WhatIsNotWellFormedIsNoTrace) {
+  const std::string zeros(32, '0');
+  for (const std::string& value :
+       {std::string(), std::string(55, '-'), traceparent("ff", kTrace, kParent, "01"),
+        traceparent("00", zeros, kParent, "01"), traceparent("00", kTrace, zeros.substr(16), "01"),
+        traceparent("00", "4BF92F3577B34DA6A3CE929D0E0E4736", kParent, "01"),
+        traceparent("00", kTrace, "00f067aa0ba902bx", "01"),
+        traceparent("0", kTrace, kParent, "001"), std::string("00-\0", 4)}) {
+    EXPECT_FALSE(parse_traceparent(value)) << value;
+  }
+}
+
+TEST(TraceContext, IsTheCallersOrANewOne) {
+  const auto given = trace_context_of(traceparent("00", kTrace, kParent, "00"));
+  EXPECT_EQ(to_hex(given.trace_id), kTrace);
+  EXPECT_FALSE(given.is_sampled);
+  const auto one = trace_context_of("");
+  const auto other = trace_context_of("nonsense");
+  EXPECT_NE(one.trace_id, other.trace_id);
+  EXPECT_EQ(one.parent_span_id, SpanId{});
+  EXPECT_TRUE(one.is_sampled);
+}
+
+TEST(SpanIds, Differ) { EXPECT_NE(make_span_id(), make_span_id()); }
+
+}  // namespace
+}  // namespace pbserve::server
