@@ -7,7 +7,17 @@
 
 namespace pbserve::server {
 
-extern const absl::string_view kVersion;  // from the top CMakeLists.txt
+struct BuildInfo {
+  std::string version;  // from the top CMakeLists.txt
+  std::string commit;   // with -dirty where files differ from it
+  std::string date;     // UTC
+  std::string cpu;      // architecture and -march
+  std::string gpu;      // CUDA's version and architectures
+};
+
+const BuildInfo& build_info();
+
+extern const absl::string_view kVersion;  // build_info().version
 
 // Some lines for people: version, commit, date, backends.
 std::string version_text();

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up on a fresh machine, builds and passes every test.
-# usage: tests/run.sh [--long]    --long: sanitizers and a minute of fuzzing per parser besides
+# usage: tests/run.sh [--long]    --long: sanitizers, a minute of fuzzing per parser, and chaos (an
+#                                 hour, and ten minutes under each sanitizer) besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,10 +44,18 @@ cmake --build build/test
 step "tests"
 ctest --test-dir build/test --output-on-failure
 
+# chaos BUILD [option...]: badly behaved clients against the server of a build
+chaos() {
+  PBSERVE_BINARY="${PWD}/build/$1/server/pbserve" "${venv}/bin/python" -B \
+    tests/server/chaos/chaos.py "${@:2}"
+}
+
 if [ -n "${long}" ]; then
   for sanitizer in asan tsan; do
     step "tests with ${sanitizer}"
     tests/run_sanitized.sh "${sanitizer}"
+    step "chaos with ${sanitizer}"
+    chaos "${sanitizer}" --minutes 10 --clients 3 --ignore-memory
   done
   step "fuzzing"
   cmake --preset fuzz "${options[@]}"
@@ -58,4 +67,6 @@ if [ -n "${long}" ]; then
     "build/fuzz/tests/fuzz/${target}" -max_total_time=60 -timeout=20 -rss_limit_mb=4096 \
       -print_final_stats=1 "${corpus}" "${seeds}"
   done
+  step "chaos"
+  chaos test --minutes 60
 fi

@@ -10,7 +10,7 @@
 #include "server/api_error.h"
 #include "server/openai/format.h"
 #include "server/openai/openapi.h"
-#include "server/process_metrics.h"
+#include "server/metrics/process_metrics.h"
 #include "server/version.h"
 
 namespace pbserve::server {

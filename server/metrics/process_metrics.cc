@@ -1,4 +1,4 @@
-#include "server/process_metrics.h"
+#include "server/metrics/process_metrics.h"
 
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
