@@ -5,7 +5,14 @@
     debootstrap --variant=minbase bookworm BASE
     tests/docker/replay.py docker/Dockerfile.cpu BASE WORK
 
+    debootstrap --variant=minbase --components=main,universe noble BASE
+    cp -a /usr/local/cuda-13.0 BASE/usr/local/cuda
+    echo /usr/local/cuda/lib64 > BASE/etc/ld.so.conf.d/cuda.conf && chroot BASE ldconfig
+    tests/docker/replay.py docker/Dockerfile.cuda BASE WORK --device cpu \
+        --env PATH=/usr/local/cuda/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 It knows what our Dockerfiles use. Settings of apt in BASE (a proxy, say) are the caller's business.
+With --device cpu the image of GPUs is first started as it is, and must refuse where there is none.
 """
 
 import argparse
@@ -23,9 +30,9 @@ from dockerfile import ROOT
 
 
 class Stage:
-    def __init__(self, folder, base):
+    def __init__(self, folder, base, environment):
         self.folder = folder
-        self.arguments = {}
+        self.arguments = dict(environment)
         self.directory = "/"
         self.user = "root"
         subprocess.run(["cp", "-a", base, folder], check=True)
@@ -76,18 +83,20 @@ class Stage:
                 shutil.copy2(file, place)
 
 
-def replay(path, base, work):
+def replay(path, base, work, environment):
     """The last stage."""
     stages, stage = {}, None
     for name, text in dockerfile.instructions(path):
         print(f"== {name} {' '.join(text.split())[:120]}", flush=True)
         if name == "FROM":
             key = text.split(" AS ")[1] if " AS " in text else f"stage{len(stages)}"
-            stage = stages[key] = Stage(work / key, base)
+            stage = stages[key] = Stage(work / key, base, environment)
         elif name == "RUN":
             stage.run(text)
         elif name == "COPY":
             stage.copy(text, stages)
+        elif name == "ARG" and stage is None:
+            continue  # for FROM alone
         elif name == "ARG":
             key, _, value = text.partition("=")
             stage.arguments[key] = value
@@ -101,12 +110,22 @@ def replay(path, base, work):
     return stage
 
 
-def serve(path, stage):
-    """Starts the image's command as its user and waits for an answer."""
+def command(path, stage, *more):
     words = dockerfile.json_words(path, "ENTRYPOINT") + dockerfile.json_words(path, "CMD")
-    words = ["setpriv", f"--reuid={stage.user}", "--clear-groups", *words,
-             "--host", "127.0.0.1", "--port", "18432", "--no-grpc"]
-    with subprocess.Popen(stage.command(words)) as process:
+    return stage.command(["setpriv", f"--reuid={stage.user}", "--clear-groups", *words,
+                          "--host", "127.0.0.1", "--port", "18432", "--no-grpc", *more])
+
+
+def assert_refuses(words):
+    """A container that was given no GPU does not serve on the CPU."""
+    ended = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    print(ended.stderr)
+    assert ended.returncode == 1 and "no NVIDIA driver" in ended.stderr
+
+
+def serve(words):
+    """Starts the image's command as its user and waits for an answer."""
+    with subprocess.Popen(words) as process:
         try:
             for _ in range(240):
                 assert process.poll() is None, "the command ended"
@@ -126,12 +145,19 @@ def main():
     parser.add_argument("dockerfile", type=pathlib.Path)
     parser.add_argument("base", type=pathlib.Path, help="a root file system like the FROM image's")
     parser.add_argument("work", type=pathlib.Path, help="an empty folder for the stages")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE",
+                        help="what the FROM image sets")
+    parser.add_argument("--device", help="started with it, after it has refused without")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root: it mounts and calls chroot")
     options.work.mkdir(parents=True, exist_ok=True)
-    last = replay(options.dockerfile.resolve(), options.base.resolve(), options.work.resolve())
-    serve(options.dockerfile.resolve(), last)
+    path = options.dockerfile.resolve()
+    environment = dict(setting.split("=", 1) for setting in options.env)
+    last = replay(path, options.base.resolve(), options.work.resolve(), environment)
+    if options.device:
+        assert_refuses(command(path, last))
+    serve(command(path, last, *(["--device", options.device] if options.device else [])))
 
 
 if __name__ == "__main__":
