@@ -74,7 +74,10 @@ asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
       co_await pause.async_wait(kTuple);
       continue;
     }
-    if (const std::string text = refusal(); !text.empty()) {
+    const tcp::endpoint peer = socket.remote_endpoint(error);
+    if (error) continue;  // it has gone
+    if (const std::string text = refusal(address_of(peer)); !text.empty()) {
+      ++num_refused_;
       log(&refused_, absl::StrCat("connection refused: ", text));
       continue;  // the socket closes here
     }
@@ -90,6 +93,12 @@ void Listener::log(RareLine* line, const std::string& what) {
   }
   line->last = time;
   spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(line->num_unlogged, 0));
+}
+
+std::string address_of(const tcp::endpoint& peer) {
+  const asio::ip::address address = peer.address();
+  if (address.is_v4() || !address.to_v6().is_v4_mapped()) return address.to_string();
+  return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string();
 }
 
 }  // namespace pbserve::server

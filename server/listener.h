@@ -1,6 +1,7 @@
 // A listening TCP socket, and the loop that accepts from it whatever happens.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -25,15 +26,19 @@ class Listener {
   uint16_t port() const;
   int descriptor();  // the listening socket's
 
-  // Until close(). A connection that comes while `refusal` returns a text is closed at once, and
-  // the text is logged at most once a second. Where descriptors are used up, connections wait in
-  // the system's queue. Sockets have a strand each.
+  // Until close(). A connection for which `refusal` returns a text is closed at once, and the text
+  // is logged at most once a second. Where descriptors are used up, connections wait in the
+  // system's queue. Sockets have a strand each.
   using Serve = std::function<void(boost::asio::ip::tcp::socket)>;
-  using Refusal = std::function<std::string()>;  // empty: there is room
+  // Of a client's address, without the port; empty: there is room.
+  using Refusal = std::function<std::string(const std::string& address)>;
   boost::asio::awaitable<void> accept_loop(Serve serve, Refusal refusal);
 
   // On a thread of the io_context.
   void close();
+
+  // Connections closed for want of room, so far. Thread-safe.
+  int64_t num_refused() const { return num_refused_; }
 
  private:
   // Of lines that thousands of clients can cause: when the last was written, and how many were not.
@@ -46,8 +51,12 @@ class Listener {
   boost::asio::io_context& io_;
   const std::string name_;
   boost::asio::ip::tcp::acceptor acceptor_;
+  std::atomic<int64_t> num_refused_{0};
   RareLine failed_;
   RareLine refused_;
 };
+
+// The address without the port; of an IPv4 client of an IPv6 socket the IPv4 address.
+std::string address_of(const boost::asio::ip::tcp::endpoint& peer);
 
 }  // namespace pbserve::server

@@ -112,6 +112,8 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
   table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
   table->add("server.admin_port", &server.admin_port, {-1, 65535});
+  table->add("server.max_connections_per_address", &server.max_connections_per_address,
+             {0, 1 << 20});
   table->add("server.worker_threads", &server.worker_threads, {1, 256});
   table->add_size("server.response_buffer_bytes", &server.response_buffer_bytes, {4096, kMaxBytes});
   table->add_enum<std::string>(

@@ -33,21 +33,14 @@ std::string name_of(const tcp::endpoint& peer) {
 struct GrpcAcceptor::Impl {
   Impl() : io(1), listener(&io, "gRPC") {}
 
-  std::string refusal() const;
   void take(tcp::socket socket);
 
   asio::io_context io;
   Listener listener;
   std::unique_ptr<GrpcConnectionTaker> taker;
-  int32_t max_connections = 0;
   GrpcConnections* connections = nullptr;
   std::jthread thread;
 };
-
-std::string GrpcAcceptor::Impl::refusal() const {
-  if (!connections->is_full(static_cast<size_t>(max_connections))) return {};
-  return absl::StrCat("grpc.max_connections = ", max_connections, " are open");
-}
 
 void GrpcAcceptor::Impl::take(tcp::socket socket) {
   error_code error;
@@ -77,13 +70,14 @@ absl::StatusOr<std::unique_ptr<GrpcAcceptor>> GrpcAcceptor::bind(const std::stri
 uint16_t GrpcAcceptor::port() const { return impl_->listener.port(); }
 
 absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
-                                 GrpcConnections* connections, int32_t max_connections) {
+                                 GrpcConnections* connections) {
   impl_->taker = std::move(taker);
   impl_->connections = connections;
-  impl_->max_connections = max_connections;
   RETURN_IF_ERROR(impl_->listener.listen());
   const auto serve = [impl = impl_.get()](tcp::socket socket) { impl->take(std::move(socket)); };
-  const auto refusal = [impl = impl_.get()] { return impl->refusal(); };
+  const auto refusal = [connections](const std::string& address) {
+    return connections->make_room(address);
+  };
   asio::co_spawn(impl_->io, impl_->listener.accept_loop(serve, refusal), asio::detached);
   impl_->thread = std::jthread([this] { impl_->io.run(); });
   return absl::OkStatus();

@@ -26,9 +26,8 @@ class GrpcAcceptor {
   uint16_t port() const;
 
   // Listens, and starts the thread that hands every connection to `taker`, whose server runs, and
-  // adds it to `connections`. At `max_connections` open ones a new one is closed at once.
-  absl::Status start(std::unique_ptr<GrpcConnectionTaker> taker, GrpcConnections* connections,
-                     int32_t max_connections);
+  // adds it to `connections`. One for which these have no room is closed at once.
+  absl::Status start(std::unique_ptr<GrpcConnectionTaker> taker, GrpcConnections* connections);
 
   // Closes the port; connections that gRPC has are its own.
   void stop();

@@ -22,10 +22,12 @@ GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* cal
       call_(call),
       request_id_(make_request_id()),
       options_(std::move(options)),
+      peer_(call->peer()),
       open_(options_.count) {}
 
 void GrpcCall::start() {
   self_ = shared_from_this();
+  context_->connections.begin_call(peer_);
   read();
 }
 
@@ -43,7 +45,7 @@ void GrpcCall::read() {
   const auto on_time = [stop, limit_s](bool is_over) {
     if (is_over) stop(read_timeout("request message", limit_s));
   };
-  reading_id_ = context_->connections.begin(call_->peer(), options_.needs_key, stop);
+  reading_id_ = context_->connections.begin(peer_, options_.needs_key, stop);
   timeout_.emplace();
   timeout_->Set(std::chrono::system_clock::now() + options_.receive_timeout, on_time);
   StartRead(&message_);
@@ -65,7 +67,7 @@ void GrpcCall::OnReadDone(bool ok) {
     was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
   }
   timeout_->Cancel();
-  context_->connections.end(call_->peer(), reading_id_,
+  context_->connections.end(peer_, reading_id_,
                             ok ? static_cast<int64_t>(message_.Length()) : 0);
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
@@ -103,6 +105,7 @@ absl::Status GrpcCall::end_of_messages() const {
 
 void GrpcCall::OnDone() {
   if (was_large_) context_->heap.note();
+  context_->connections.end_call(peer_);
   self_.reset();
 }
 

@@ -84,6 +84,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   void stop_reading(const absl::Status& status);
 
   const GrpcCallOptions options_;
+  const std::string peer_;
   const OpenCount::Scope open_;
   std::shared_ptr<GrpcCall> self_;
   std::optional<grpc::Alarm> timeout_;

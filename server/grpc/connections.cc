@@ -9,9 +9,11 @@
 #include <chrono>
 #include <cstddef>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 
 namespace pbserve::server {
 namespace {
@@ -46,10 +48,21 @@ std::string key_of(absl::string_view peer) {
   return absl::StrReplaceAll(peer, {{"%5B", "["}, {"%5D", "]"}, {"%25", "%"}});
 }
 
+// "1.2.3.4:5" and "[::1]:5", without the port and the brackets.
+absl::string_view address_of(absl::string_view key) {
+  const absl::string_view address = key.substr(0, key.rfind(':'));
+  return absl::StripSuffix(absl::StripPrefix(address, "["), "]");
+}
+
 }  // namespace
 
-GrpcConnections::GrpcConnections(ByteBudget* messages)
-    : messages_(messages), thread_([this] { run(); }) {}
+bool GrpcConnections::Connection::is_open() const {
+  // The number may be in use again, but then for something with another inode.
+  return inode_of(descriptor) == inode;
+}
+
+GrpcConnections::GrpcConnections(ByteBudget* messages, ConnectionLimits limits)
+    : messages_(messages), limits_(limits), thread_([this] { run(); }) {}
 
 GrpcConnections::~GrpcConnections() {
   {
@@ -70,18 +83,70 @@ void GrpcConnections::add(std::string peer, int descriptor) {
   connection = Connection(descriptor, *inode);
 }
 
-bool GrpcConnections::is_full(size_t limit) {
-  const std::lock_guard lock(mutex_);
-  if (connections_.size() < limit) return false;
-  // gRPC does not tell when it closes one. Its descriptor does: the number may be in use again, but
-  // then for something with another inode.
+bool GrpcConnections::has_room(absl::string_view address) const {
+  if (std::cmp_greater_equal(connections_.size(), limits_.in_all)) return false;
+  if (limits_.per_address == 0) return true;
+  const auto num_of_address =
+      std::count_if(connections_.begin(), connections_.end(),
+                    [address](const auto& item) { return address_of(item.first) == address; });
+  return num_of_address < limits_.per_address;
+}
+
+// gRPC does not tell when it closes a connection. Its descriptor does.
+void GrpcConnections::forget_closed() {
   std::erase_if(connections_, [this](const auto& item) {
-    const Connection& connection = item.second;
-    if (inode_of(connection.descriptor) == connection.inode) return false;
-    num_readings_ -= std::ssize(connection.readings);
+    if (item.second.is_open()) return false;
+    num_readings_ -= std::ssize(item.second.readings);
     return true;
   });
-  return connections_.size() >= limit;
+}
+
+bool GrpcConnections::shed(absl::string_view address) {
+  auto longest = connections_.end();
+  for (auto it = connections_.begin(); it != connections_.end(); ++it) {
+    const Connection& connection = it->second;
+    if (connection.num_calls > 0 || (!address.empty() && address_of(it->first) != address))
+      continue;
+    if (longest == connections_.end() || connection.idle_since < longest->second.idle_since) {
+      longest = it;
+    }
+  }
+  if (longest == connections_.end()) return false;
+  // gRPC sees the end of the stream, and closes. Another descriptor cannot have taken the number
+  // since forget_closed() looked, unless gRPC has closed this one within the microsecond.
+  ::shutdown(longest->second.descriptor, SHUT_RDWR);
+  connections_.erase(longest);
+  return true;
+}
+
+std::string GrpcConnections::make_room(absl::string_view address) {
+  const std::lock_guard lock(mutex_);
+  if (has_room(address)) return {};
+  forget_closed();
+  if (has_room(address)) return {};
+  const bool is_full = std::cmp_greater_equal(connections_.size(), limits_.in_all);
+  if (shed(is_full ? "" : address)) return {};
+  return is_full ? limits_.all_busy() : limits_.address_busy(address);
+}
+
+void GrpcConnections::begin_call(absl::string_view peer) {
+  const std::lock_guard lock(mutex_);
+  const auto found = connections_.find(key_of(peer));
+  if (found != connections_.end()) ++found->second.num_calls;
+}
+
+void GrpcConnections::end_call(absl::string_view peer) {
+  const std::lock_guard lock(mutex_);
+  const auto found = connections_.find(key_of(peer));
+  if (found == connections_.end() || found->second.num_calls == 0) return;
+  --found->second.num_calls;
+  found->second.idle_since = std::chrono::steady_clock::now();
+}
+
+int64_t GrpcConnections::num_open() {
+  const std::lock_guard lock(mutex_);
+  forget_closed();
+  return std::ssize(connections_);
 }
 
 int64_t GrpcConnections::begin(absl::string_view peer, bool needs_key, Refuse refuse) {
@@ -116,7 +181,7 @@ void GrpcConnections::end(absl::string_view peer, int64_t id, int64_t message_by
 
 void GrpcConnections::look(Connection* connection, Refusals* refusals) {
   if (connection->readings.empty()) return;
-  if (inode_of(connection->descriptor) != connection->inode) return;  // closed: all of it ends
+  if (!connection->is_open()) return;  // all of it ends
   connection->received = received_bytes(connection->descriptor).value_or(connection->received);
   connection->lease = {};
   Reading* oldest = nullptr;

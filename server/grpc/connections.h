@@ -1,8 +1,10 @@
-// The connections that gRPC has, seen through their descriptors: how many are open, and how much of
-// messages that are not complete has come in. gRPC tells neither; it takes a message of any length
-// once it is read, and when its own quota is over it ends calls at random.
+// The connections that gRPC has, seen through their descriptors: how many are open, which of them
+// are idle, and how much of messages that are not complete has come in. gRPC tells none of it; it
+// takes a message of any length once it is read, and when its own quota is over it ends calls at
+// random.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -17,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/core/status.h"
 #include "server/byte_budget.h"
+#include "server/connection_limits.h"
 
 namespace pbserve::server {
 
@@ -27,14 +30,23 @@ class GrpcConnections {
   using Refuse = std::function<void(const absl::Status&)>;
 
   // Incomplete messages are charged to `messages`.
-  explicit GrpcConnections(ByteBudget* messages);
+  GrpcConnections(ByteBudget* messages, ConnectionLimits limits);
   ~GrpcConnections();
   GrpcConnections(const GrpcConnections&) = delete;
   GrpcConnections& operator=(const GrpcConnections&) = delete;
 
   // A connection that gRPC gets; `peer` is "address:port", IPv6 addresses in brackets.
   void add(std::string peer, int descriptor);
-  bool is_full(size_t limit);
+
+  // Why a new connection from `address` cannot be taken; empty if it can. Ends the longest idle one
+  // where a limit is reached: one without a call.
+  std::string make_room(absl::string_view address);
+
+  // Between these `peer` has a call open.
+  void begin_call(absl::string_view peer);
+  void end_call(absl::string_view peer);
+
+  int64_t num_open();
 
   // From begin() to end() a message is received from `peer`, as gRPC writes it. One that needs no
   // key has a small bound of its own and is not charged. `id` names the message in end().
@@ -53,18 +65,26 @@ class GrpcConnections {
     Connection(int the_descriptor, uint64_t the_inode)
         : descriptor(the_descriptor), inode(the_inode) {}
 
+    bool is_open() const;
+
     int descriptor = -1;
     uint64_t inode = 0;
+    int64_t num_calls = 0;
+    std::chrono::steady_clock::time_point idle_since = std::chrono::steady_clock::now();
     int64_t received = 0;                 // at the last look
     std::map<int64_t, Reading> readings;  // by id: the oldest first
     ByteBudget::Lease lease;
   };
   using Refusals = std::vector<std::pair<Refuse, absl::Status>>;
 
+  bool has_room(absl::string_view address) const;
+  void forget_closed();
+  bool shed(absl::string_view address);  // an empty one stands for all
   void run();
   void look(Connection* connection, Refusals* refusals);
 
   ByteBudget* const messages_;
+  const ConnectionLimits limits_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::unordered_map<std::string, Connection> connections_;  // by peer

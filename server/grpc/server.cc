@@ -74,8 +74,7 @@ absl::Status GrpcServer::serve(App* app) {
       Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
-  return impl_->acceptor->start(std::move(taker), &impl_->service->connections(),
-                                options.max_connections);
+  return impl_->acceptor->start(std::move(taker), &impl_->service->connections());
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -188,6 +188,12 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   return absl::OkStatus();
 }
 
+ConnectionLimits limits_of(const ServerConfig& config) {
+  return {.key = "grpc.max_connections",
+          .in_all = config.grpc.max_connections,
+          .per_address = config.server.max_connections_per_address};
+}
+
 }  // namespace
 
 GrpcService::GrpcService(App* app)
@@ -197,7 +203,7 @@ GrpcService::GrpcService(App* app)
                .checks = {},
                .watches = {},
                .heap = {},
-               .connections = GrpcConnections(&context_.messages)} {}
+               .connections = GrpcConnections(&context_.messages, limits_of(app->config))} {}
 
 grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
     grpc::GenericCallbackServerContext* call) {

@@ -67,6 +67,7 @@ awaitable<void> AdminServer::Impl::serve(asio::ip::tcp::socket socket) {
   const OpenCount::Scope open_connection(&connections);
   HttpStream stream(std::move(socket), options);
   while (true) {
+    if (!co_await stream.wait_for_request()) co_return;
     const absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
     HttpReply reply = request.ok() ? answer(*request) : to_http_reply(request.status());
@@ -91,7 +92,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConf
     const auto strand = socket.get_executor();
     asio::co_spawn(strand, impl->serve(std::move(socket)), asio::detached);
   };
-  const auto refusal = [impl = impl.get()] {
+  const auto refusal = [impl = impl.get()](const std::string&) {
     return impl->connections.value() < kConnectionsMax ? std::string()
                                                        : absl::StrCat(kConnectionsMax, " are open");
   };

@@ -14,6 +14,7 @@
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
+#include "server/listener.h"
 #include "server/request_id.h"
 #include "server/run_on_workers.h"
 
@@ -131,9 +132,15 @@ awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
 }  // namespace
 
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
-  const OpenCount::Scope open_connection(&context->connections);
+  boost::system::error_code ignored;
+  std::string address = address_of(socket.remote_endpoint(ignored));
   HttpStream stream(std::move(socket), context->app->config.http);
+  HttpConnections::Scope connection(&context->connections, std::move(address), stream.closer());
   while (true) {
+    connection.begin_wait();
+    const bool has_request = co_await stream.wait_for_request();
+    connection.end_wait();
+    if (!has_request) co_return;
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
     const bool may_stay = co_await serve_exchange(&stream, context, std::move(request));

@@ -6,6 +6,7 @@
 
 #include "server/app.h"
 #include "server/byte_budget.h"
+#include "server/http/connections.h"
 #include "server/open_count.h"
 
 namespace pbserve::server {
@@ -14,7 +15,7 @@ namespace pbserve::server {
 struct ConnectionContext {
   App* app;
   ByteBudget bodies;
-  OpenCount connections;
+  HttpConnections connections;
   OpenCount exchanges;  // requests whose answer is not complete
 };
 

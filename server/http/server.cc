@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "server/http/connection.h"
 #include "server/listener.h"
 
@@ -33,6 +32,12 @@ void log_exception(std::exception_ptr exception) {
   }
 }
 
+ConnectionLimits limits_of(const ServerConfig& config) {
+  return {.key = "http.max_connections",
+          .in_all = config.http.max_connections,
+          .per_address = config.server.max_connections_per_address};
+}
+
 }  // namespace
 
 struct HttpServer::Impl {
@@ -51,11 +56,8 @@ awaitable<void> HttpServer::Impl::accept_loop() {
     const auto strand = socket.get_executor();
     asio::co_spawn(strand, serve_connection(std::move(socket), context.get()), log_exception);
   };
-  const auto refusal = [this] {
-    const int32_t limit = context->app->config.http.max_connections;
-    return context->connections.value() < limit
-               ? std::string()
-               : absl::StrCat("http.max_connections = ", limit, " are open");
+  const auto refusal = [this](const std::string& address) {
+    return context->connections.make_room(address);
   };
   return listener.accept_loop(serve, refusal);
 }
@@ -76,7 +78,7 @@ absl::Status HttpServer::serve(App* app) {
   impl_->context = std::unique_ptr<ConnectionContext>(
       new ConnectionContext{.app = app,
                             .bodies = ByteBudget(app->config.http.max_buffered_body_bytes),
-                            .connections = {},
+                            .connections = HttpConnections(limits_of(app->config)),
                             .exchanges = {}});
   RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);

@@ -96,28 +96,18 @@ struct HttpStream::Impl {
     return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); }, written);
   }
 
-  // At least one byte in the buffer.
-  awaitable<bool> wait_for_first_byte() {
-    if (buffer.size() > 0) co_return true;
-    buffer.shrink_to_fit();  // nothing, while nobody knows for how long
-    const Deadline deadline(&socket, seconds(options.idle_timeout_s));
-    const auto [error, bytes] =
-        co_await socket.async_read_some(buffer.prepare(kHeadReadBytes), kTuple);
-    buffer.commit(bytes);
-    co_return !error;
-  }
-
   tcp::socket socket;
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
   Answer answer = Answer::kNone;
+  bool waits_for_request = false;
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
   bool has_discarded = false;  // what the peer pipelined is not whole any more
 };
 
 HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
-    : impl_(std::make_unique<Impl>(std::move(socket), options)) {
+    : impl_(std::make_shared<Impl>(std::move(socket), options)) {
   error_code ignored;
   impl_->socket.set_option(tcp::no_delay(true), ignored);
   impl_->socket.set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
@@ -125,11 +115,33 @@ HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
 
 HttpStream::~HttpStream() = default;
 
+awaitable<bool> HttpStream::wait_for_request() {
+  Impl& impl = *impl_;
+  if (impl.buffer.size() > 0) co_return true;
+  impl.buffer.shrink_to_fit();  // nothing, while nobody knows for how long
+  const Deadline deadline(&impl.socket, seconds(impl.options.idle_timeout_s));
+  impl.waits_for_request = true;
+  const auto [error, bytes] =
+      co_await impl.socket.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
+  impl.waits_for_request = false;
+  impl.buffer.commit(bytes);
+  co_return !error;
+}
+
+std::function<void()> HttpStream::closer() const {
+  return [executor = impl_->socket.get_executor(), weak = std::weak_ptr(impl_)] {
+    asio::post(executor, [weak] {
+      const auto impl = weak.lock();
+      error_code ignored;
+      if (impl && impl->waits_for_request) impl->socket.close(ignored);
+    });
+  };
+}
+
 awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   Impl& impl = *impl_;
   impl.parser.reset();
   impl.answer = Answer::kNone;
-  if (!co_await impl.wait_for_first_byte()) co_return peer_left();
   impl.parser.emplace();
   impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
   impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));

@@ -6,6 +6,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -23,8 +24,14 @@ class HttpStream {
   HttpStream(const HttpStream&) = delete;
   HttpStream& operator=(const HttpStream&) = delete;
 
-  // The next request without its body. kCancelled: the peer left, or was idle for too long; every
-  // other error can be answered.
+  // Until a byte of the next request is there. False: the peer left, was idle for too long, or the
+  // closer was called.
+  boost::asio::awaitable<bool> wait_for_request();
+  // Ends that wait, and nothing else. From any thread, also when the stream is gone.
+  std::function<void()> closer() const;
+
+  // The next request without its body. kCancelled: the peer left; every other error can be
+  // answered.
   boost::asio::awaitable<absl::StatusOr<HttpRequest>> read_header();
   // Fills body and body_lease. Throws std::bad_alloc where the body does not fit into memory.
   boost::asio::awaitable<absl::Status> read_body(ByteBudget* budget, HttpRequest* request);
@@ -60,7 +67,7 @@ class HttpStream {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // a closer looks whether it is still there
 };
 
 }  // namespace pbserve::server

@@ -187,18 +187,6 @@ def test_http_1_0(server):
         assert connection.is_closed_by_peer()
 
 
-def test_connection_limit():
-    with Server("--set", "http.max_connections=4") as small:
-        held = [RawConnection(small) for _ in range(4)]
-        time.sleep(0.2)
-        with RawConnection(small) as extra:
-            assert extra.is_closed_by_peer()
-        for connection in held:
-            connection.close()
-        time.sleep(0.2)
-        small.complete("x", max_tokens=1)
-
-
 def test_log_lines_cannot_be_forged(server):
     post_bytes(server, json.dumps({"prompt": "x", "model": "m\n2026 I forged"}).encode())
     server.wait_for_log("2026 I forged")

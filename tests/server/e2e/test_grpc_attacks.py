@@ -330,19 +330,6 @@ def test_the_listener_survives_too_many_open_files():
         check_health(server)
 
 
-def test_connection_limit_of_grpc():
-    with Server("--set", "grpc.max_connections=4") as server:
-        held = idle_connections(server, 4)
-        time.sleep(0.2)
-        for extra in idle_connections(server, 50):
-            assert extra.recv(100) == b""  # closed, where others get the server's settings
-        assert server.read_log().count("grpc.max_connections = 4 are open") == 1
-        for connection in held:
-            connection.close()
-        time.sleep(0.2)
-        check_health(server)
-
-
 def test_connections_fit_the_limit_on_open_files(tmp_path, monkeypatch):
     """Told at start, and what is in force is shown and kept to."""
     program = tmp_path / "pbserve"

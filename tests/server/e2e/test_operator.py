@@ -86,7 +86,6 @@ def test_probes_answer_on_the_admin_port_while_every_connection_is_taken():
         idle = [RawConnection(server) for _ in range(20)]
         time.sleep(0.3)
         assert status(admin + "/ready") == 200
-        assert server.read_log().count("http.max_connections = 8 are open") <= 2  # not one each
         for connection in idle:
             connection.close()
 

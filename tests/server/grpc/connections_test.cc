@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -54,6 +55,13 @@ class Loopback {
 
   int server() const { return server_; }
 
+  void expect_closed() const {
+    pollfd client{.fd = client_, .events = POLLIN, .revents = 0};
+    ASSERT_EQ(poll(&client, 1, 10000), 1);
+    char byte = 0;
+    EXPECT_EQ(read(client_, &byte, 1), 0);
+  }
+
   // Returns when all of it has arrived.
   void send(int64_t num_bytes) {
     const std::string bytes(static_cast<size_t>(num_bytes), 'x');
@@ -73,6 +81,8 @@ class Loopback {
   std::atomic<int64_t> num_read_{0};
   std::thread reader_;
 };
+
+constexpr ConnectionLimits kLimits{.key = "grpc.max_connections", .in_all = 16};
 
 // What Refuse was called with.
 class Refusal {
@@ -96,7 +106,7 @@ class Refusal {
 TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
   ByteBudget budget(kBudget);
   Loopback loopback;
-  GrpcConnections connections(&budget);
+  GrpcConnections connections(&budget, kLimits);
   connections.add(kName, loopback.server());
   loopback.send(2 * kBudget);  // before the message: not its
   Refusal refusal;
@@ -113,7 +123,7 @@ TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
 TEST(GrpcConnections, CompleteMessagesOfAConnectionAreNotCountedTwice) {
   ByteBudget budget(kBudget);
   Loopback loopback;
-  GrpcConnections connections(&budget);
+  GrpcConnections connections(&budget, kLimits);
   connections.add(kName, loopback.server());
   Refusal slow;
   const int64_t slow_id = connections.begin(kPeer, /*needs_key=*/true, slow.callback());
@@ -130,7 +140,7 @@ TEST(GrpcConnections, CompleteMessagesOfAConnectionAreNotCountedTwice) {
 TEST(GrpcConnections, WithoutAKeyTheBudgetIsNotTouched) {
   ByteBudget budget(kBudget);
   Loopback loopback;
-  GrpcConnections connections(&budget);
+  GrpcConnections connections(&budget, kLimits);
   connections.add(kName, loopback.server());
   Refusal refusal;
   const int64_t id = connections.begin(kPeer, /*needs_key=*/false, refusal.callback());
@@ -142,21 +152,58 @@ TEST(GrpcConnections, WithoutAKeyTheBudgetIsNotTouched) {
   connections.end(kPeer, id, 0);
 }
 
+constexpr ConnectionLimits limits(int32_t in_all, int32_t per_address) {
+  return {.key = "grpc.max_connections", .in_all = in_all, .per_address = per_address};
+}
+
 TEST(GrpcConnections, ClosedOnesMakeRoom) {
   ByteBudget budget(kBudget);
-  GrpcConnections connections(&budget);
+  GrpcConnections connections(&budget, limits(2, 0));
   Loopback first;
   connections.add("127.0.0.1:1", first.server());
+  connections.begin_call("ipv4:127.0.0.1:1");
   {
     Loopback second;
     connections.add("[::1]:2", second.server());
-    EXPECT_TRUE(connections.is_full(2));
-    EXPECT_FALSE(connections.is_full(3));
+    connections.begin_call("ipv6:%5B::1%5D:2");
+    EXPECT_EQ(connections.make_room("10.0.0.1"), "grpc.max_connections = 2 are busy");
   }
   // The descriptor's number is in use again, for something else.
   Loopback third;
-  EXPECT_FALSE(connections.is_full(2));
-  EXPECT_TRUE(connections.is_full(1));
+  EXPECT_EQ(connections.num_open(), 1);
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+}
+
+TEST(GrpcConnections, TheLongestIdleMakesRoom) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(3, 0));
+  Loopback busy;
+  Loopback longest;
+  Loopback later;
+  connections.add("127.0.0.1:1", busy.server());
+  connections.begin_call("ipv4:127.0.0.1:1");
+  connections.add("127.0.0.1:3", later.server());
+  connections.add("127.0.0.1:2", longest.server());
+  connections.begin_call("ipv4:127.0.0.1:3");
+  connections.end_call("ipv4:127.0.0.1:3");
+  EXPECT_EQ(connections.make_room("127.0.0.1"), "");
+  longest.expect_closed();
+  EXPECT_EQ(connections.num_open(), 2);  // the caller will add its own
+}
+
+TEST(GrpcConnections, AnAddressHasALimitOfItsOwn) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(100, 1));
+  Loopback one;
+  Loopback other;
+  connections.add("10.0.0.1:1", one.server());
+  connections.add("[fe80::1]:1", other.server());
+  connections.begin_call("ipv4:10.0.0.1:1");
+  EXPECT_EQ(connections.make_room("10.0.0.1"),
+            "server.max_connections_per_address = 1 are busy, all of 10.0.0.1");
+  EXPECT_EQ(connections.make_room("10.0.0.2"), "");
+  EXPECT_EQ(connections.make_room("fe80::1"), "");  // it was idle
+  other.expect_closed();
 }
 
 }  // namespace

@@ -1,0 +1,66 @@
+#include "server/http/connections.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace pbserve::server {
+
+HttpConnections::Scope::Scope(HttpConnections* all, std::string address,
+                              std::function<void()> close)
+    : all_(all),
+      connection_{.address = std::move(address), .close = std::move(close), .place = {}} {
+  const std::lock_guard lock(all_->mutex_);
+  ++all_->num_open_;
+  ++all_->num_open_of_[connection_.address];
+}
+
+HttpConnections::Scope::~Scope() {
+  end_wait();
+  const std::lock_guard lock(all_->mutex_);
+  --all_->num_open_;
+  const auto count = all_->num_open_of_.find(connection_.address);
+  if (--count->second == 0) all_->num_open_of_.erase(count);
+}
+
+void HttpConnections::Scope::begin_wait() {
+  const std::lock_guard lock(all_->mutex_);
+  connection_.is_waiting = true;
+  connection_.place = all_->waiting_.insert(all_->waiting_.end(), &connection_);
+}
+
+void HttpConnections::Scope::end_wait() {
+  const std::lock_guard lock(all_->mutex_);
+  if (std::exchange(connection_.is_waiting, false)) all_->waiting_.erase(connection_.place);
+}
+
+std::string HttpConnections::make_room(absl::string_view address) {
+  const std::lock_guard lock(mutex_);
+  const auto count = num_open_of_.find(std::string(address));
+  const int64_t num_of_address = count == num_open_of_.end() ? 0 : count->second;
+  if (limits_.per_address > 0 && num_of_address >= limits_.per_address) {
+    if (shed(address)) return {};
+    return limits_.address_busy(address);
+  }
+  if (num_open_ < limits_.in_all || shed({})) return {};
+  return limits_.all_busy();
+}
+
+bool HttpConnections::shed(absl::string_view address) {
+  const auto found =
+      std::find_if(waiting_.begin(), waiting_.end(), [address](const Connection* connection) {
+        return address.empty() || connection->address == address;
+      });
+  if (found == waiting_.end()) return false;
+  Connection* const connection = *found;
+  waiting_.erase(found);
+  connection->is_waiting = false;
+  connection->close();
+  return true;
+}
+
+int64_t HttpConnections::num_open() const {
+  const std::lock_guard lock(mutex_);
+  return num_open_;
+}
+
+}  // namespace pbserve::server

@@ -1,0 +1,151 @@
+"""Connections that say nothing lock nobody out; those that work are left alone."""
+
+import contextlib
+import os
+import socket
+import time
+
+import grpc
+import pytest
+import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from raw_http import RawConnection
+from server_process import Server, wait_until
+
+LIMITS = ["--set", "http.max_connections=8", "--set", "grpc.max_connections=8"]
+
+
+def num_descriptors(server):
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def address(server, port):
+    if port == "HTTP":
+        return "127.0.0.1", server.port
+    host, number = server.grpc_address.split(":")
+    return host, int(number)
+
+
+@contextlib.contextmanager
+def connections(server, port, number, source="127.0.0.1"):
+    held = [socket.create_connection(address(server, port), timeout=10,
+                                     source_address=(source, 0)) for _ in range(number)]
+    try:
+        yield held
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def is_closed(connection, timeout_s=5):
+    connection.settimeout(timeout_s)
+    try:
+        while connection.recv(4096):
+            pass
+        return True
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def check_http(server):
+    assert requests.get(server.url + "/v1/models", timeout=20).status_code == 200
+
+
+def check_grpc(server):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20,
+                                                  wait_for_ready=True)
+
+
+CHECKS = {"HTTP": check_http, "gRPC": check_grpc}
+
+
+@pytest.mark.parametrize("port", ["HTTP", "gRPC"])
+def test_idle_connections_make_room(port):
+    with Server(*LIMITS) as server:
+        CHECKS[port](server)
+        before = num_descriptors(server)
+        with connections(server, port, 200) as held:
+            wait_until(lambda: num_descriptors(server) <= before + 10)
+            for _ in range(5):
+                CHECKS[port](server)
+            assert is_closed(held[0])
+        wait_until(lambda: num_descriptors(server) <= before)
+
+
+def test_a_kept_alive_connection_makes_room_and_the_newest_stays():
+    with Server(*LIMITS) as server:
+        first, last = RawConnection(server), None
+        first.send_request("GET", "/health")
+        assert first.read_reply()[0] == 200
+        with connections(server, "HTTP", 7):
+            last = RawConnection(server)
+            last.send_request("GET", "/health")
+            assert last.read_reply()[0] == 200
+            assert is_closed(first.socket)
+            last.send_request("GET", "/health")
+            assert last.read_reply()[0] == 200
+
+
+def begin_stream(server):
+    connection = RawConnection(server)
+    connection.send_completion(stream=True, max_tokens=20000, ignore_eos=True)
+    assert b"200 OK" in connection.read_until(b"\r\n\r\n")
+    return connection
+
+
+def test_a_busy_connection_is_never_closed():
+    with Server("--set", "http.max_connections=2") as server:
+        streams = [begin_stream(server) for _ in range(2)]
+        with connections(server, "HTTP", 3) as refused:
+            assert all(is_closed(connection) for connection in refused)
+        server.wait_for_log("http.max_connections = 2 are busy")
+        for stream in streams:
+            assert b"data: " in stream.read_until(b"\n\n")
+            stream.socket.close()
+        wait_until(lambda: requests.get(server.url + "/health", timeout=10).status_code == 200)
+
+
+def test_a_busy_call_is_never_closed():
+    with Server("--set", "grpc.max_connections=2") as server, contextlib.ExitStack() as stack:
+        watches = []
+        for index in range(2):
+            channel = stack.enter_context(grpc.insecure_channel(
+                server.grpc_address, options=[("grpc.use_local_subchannel_pool", 1),
+                                              ("test.index", index)]))
+            watches.append(health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), timeout=60))
+            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+        with connections(server, "gRPC", 3) as refused:
+            assert all(is_closed(connection) for connection in refused)
+        server.wait_for_log("grpc.max_connections = 2 are busy")
+        assert all(watch.is_active() for watch in watches)
+        for watch in watches:
+            watch.cancel()
+
+
+@pytest.mark.parametrize("port", ["HTTP", "gRPC"])
+def test_one_address_cannot_take_every_connection(port):
+    with Server("--set", "server.max_connections_per_address=4") as server:
+        before = num_descriptors(server)
+        with connections(server, port, 50, source="127.0.0.2"):
+            wait_until(lambda: num_descriptors(server) <= before + 4)
+            CHECKS[port](server)
+            with connections(server, port, 4, source="127.0.0.3") as others:
+                time.sleep(0.3)
+                assert not any(is_closed(other, timeout_s=0.1) for other in others)
+
+
+def test_an_address_with_busy_connections_only_is_refused_by_name():
+    with Server("--set", "server.max_connections_per_address=1") as server:
+        stream = begin_stream(server)
+        with connections(server, "HTTP", 1) as (refused,):
+            assert is_closed(refused)
+        server.wait_for_log("server.max_connections_per_address = 1 are busy, all of 127.0.0.1")
+        with connections(server, "HTTP", 1, source="127.0.0.2") as (other,):
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in other.recv(100)
+        stream.socket.close()
