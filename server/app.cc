@@ -19,7 +19,7 @@ ServerConfig in_force(const ServerConfig& given, const engine::Engine& engine) {
 App::App(engine::Engine* the_engine, const ServerConfig& the_config)
     : engine(the_engine),
       config(in_force(the_config, *the_engine)),
-      auth(the_config.server.api_keys),
+      auth(the_config.server.keys),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       workers(the_config.server.worker_threads) {}

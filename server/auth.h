@@ -1,4 +1,5 @@
-// API keys: `Authorization: Bearer <key>`, the same for HTTP headers and gRPC metadata.
+// API keys: `Authorization: Bearer <key>` or `x-api-key: <key>`, the same for HTTP headers and gRPC
+// metadata. How keys and their names are written is config/api_keys.h's.
 #pragma once
 
 #include <atomic>
@@ -8,23 +9,32 @@
 
 #include "absl/strings/string_view.h"
 #include "kernels/core/status.h"
+#include "server/caller.h"
+#include "server/config/api_keys.h"
 
 namespace pbserve::server {
+
+// The values of the two headers, empty where one is not there.
+struct Credentials {
+  absl::string_view authorization;
+  absl::string_view api_key;
+};
 
 class Auth {
  public:
   // No keys: everybody may call.
-  explicit Auth(std::vector<std::string> keys);
+  explicit Auth(const std::vector<ApiKey>& keys);
 
   // From here on these count. Thread-safe, beside check().
-  void replace(std::vector<std::string> keys);
+  void replace(const std::vector<ApiKey>& keys);
 
-  // `authorization` is the header's value, or empty. Takes the same time for every wrong key of
-  // one length, and compares with all keys.
-  absl::Status check(absl::string_view authorization) const;
+  // Says whose key it is. Takes the same time for every wrong key of one length, and compares with
+  // all keys. kUnauthenticated also where the two headers hold different keys: which of them a
+  // proxy before us has checked, nobody knows.
+  absl::Status check(const Credentials& given, Caller* caller) const;
 
  private:
-  using Keys = const std::vector<std::string>;
+  using Keys = const std::vector<ApiKey>;
   std::atomic<std::shared_ptr<Keys>> keys_;
 };
 

@@ -77,7 +77,7 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
 // The keys as the flags and files have them now. What is wrong changes nothing.
 void reload_keys(const CommandLine& line, App* app) {
   absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
-  if (config.ok() && config->server.api_keys.empty() && !app->config.server.api_keys.empty()) {
+  if (config.ok() && config->server.keys.empty() && !app->config.server.keys.empty()) {
     config = absl::FailedPreconditionError("no API key is left, and all would be let in");
   }
   if (!config.ok()) {
@@ -85,8 +85,8 @@ void reload_keys(const CommandLine& line, App* app) {
                   std::string(config.status().message()));
     return;
   }
-  spdlog::info("SIGHUP: {} API keys", config->server.api_keys.size());
-  app->auth.replace(std::move(config->server.api_keys));
+  spdlog::info("SIGHUP: {} API keys", config->server.keys.size());
+  app->auth.replace(config->server.keys);
 }
 
 void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* app) {
@@ -118,7 +118,7 @@ void print_limits(const App& app) {
     spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
                  config.engine.pbs.force_density);
   }
-  if (config.server.api_keys.empty()) {
+  if (config.server.keys.empty()) {
     const bool is_open = !is_loopback(config.server.host);
     spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
                 "no API key is set: everybody who can connect to {} may call", config.server.host);
@@ -127,7 +127,7 @@ void print_limits(const App& app) {
 
 void print_example(const App& app, uint16_t port) {
   const ServerConfig& config = app.config;
-  const std::string key = config.server.api_keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
+  const std::string key = config.server.keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
   spdlog::info(
       "try: curl http://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
       "-d '{{\"model\": \"{}\", \"prompt\": \"The ls command\", \"max_tokens\": 32}}'",

@@ -57,7 +57,7 @@ constexpr Flag kFlags[] = {
     {kNetwork, "--port", "http.port", "N", "HTTP port; 0 takes a free one"},
     {kNetwork, "--grpc-port", "grpc.port", "N", "gRPC port; 0 takes a free one"},
     {kNetwork, "--api-key-file", "server.api_key_file", "FILE",
-     "one API key a line, # for comments [none: open to all]"},
+     "API keys, each a line, KEY or KEY name=NAME, # for comments [none: open to all]"},
     {kNetwork, "--max-body-bytes", "http.max_body_bytes", "SIZE", "largest HTTP body"},
     {kNetwork, "--sse-keep-alive-interval", "http.sse_keep_alive_s", "S",
      "seconds of silence before a comment; 0 = none"},
@@ -98,6 +98,7 @@ constexpr char kFooter[] = R"(Examples:
   pbserve --config configs/qwen3-8b.json --set pbs.threshold=0.95
 
 API keys are also read from the environment: PBSERVE_API_KEYS, separated by commas or newlines.
+"KEY name=NAME" gives a key the name that logs and limits use; without it it is key1, key2, ...
 A running server shows every key of the config, with its value, at /config.)";
 
 // 67108864 as 64M.

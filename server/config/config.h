@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/config.h"
 #include "kernels/core/status.h"
+#include "server/config/api_keys.h"
 #include "server/json/body.h"
 
 namespace pbserve::server {
@@ -44,15 +45,17 @@ struct GrpcOptions {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  std::vector<std::string> api_keys;  // empty: open to everybody who can connect
+  std::vector<std::string> api_keys;  // see api_keys.h for how they are written
   std::string api_key_file;           // one key a line, besides api_keys
-  double drain_delay_s = 0;           // after SIGTERM: not ready, but all requests are taken still
-  double shutdown_timeout_s = 30;     // what runs may finish after that
-  double watchdog_s = 120;     // /health fails once the engine stands still for this long while
-                               // it has work; 0 = never
-  int32_t admin_port = -1;     // health, readiness and metrics without a key; 0 = any free one,
-                               // -1 = none
-  int32_t worker_threads = 2;  // parsing and tokenising
+  std::vector<ApiKey> keys;        // filled by load_config() from all sources, the environment too;
+                                   // empty: open to everybody who can connect
+  double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
+  double shutdown_timeout_s = 30;  // what runs may finish after that
+  double watchdog_s = 120;         // /health fails once the engine stands still for this long while
+                                   // it has work; 0 = never
+  int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
+                                   // -1 = none
+  int32_t worker_threads = 2;      // parsing and tokenising
   int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
   std::string log_level = "info";           // debug | info | warning | error
 };
@@ -70,9 +73,8 @@ struct ConfigOverride {
   std::string value;
 };
 
-// Defaults, then the file (if `file` is not empty), then the overrides. Adds the keys of
-// api_key_file and of the environment's PBSERVE_API_KEYS (commas or newlines between them), makes
-// an address of server.host, and checks every limit, the engine's too.
+// Defaults, then the file (if `file` is not empty), then the overrides. Reads the keys of all
+// sources, makes an address of server.host, and checks every limit, the engine's too.
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides);
 

@@ -168,17 +168,21 @@ const Method* find_method(absl::string_view path) {
   return nullptr;
 }
 
-absl::Status check_key(const App& app, const grpc::CallbackServerContext& call) {
-  const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return app.auth.check("");
-  return app.auth.check(absl::string_view(found->second.data(), found->second.size()));
+// The first value of that name, or empty.
+absl::string_view metadata(const grpc::CallbackServerContext& call, const char* name) {
+  const auto found = call.client_metadata().find(name);
+  if (found == call.client_metadata().end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
+absl::Status check_key(const App& app, const grpc::CallbackServerContext& call, Caller* caller) {
+  return app.auth.check({metadata(call, "authorization"), metadata(call, "x-api-key")}, caller);
 }
 
 absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& call,
-                   const Method* method, const OpenCount& count) {
+                   const Method* method, const OpenCount& count, Caller* caller) {
   // Before "no such method": without a key nobody learns what exists.
-  if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call));
+  if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call, caller));
   if (method == nullptr) {
     return absl::UnimplementedError(absl::StrCat("no method ", call.method().substr(0, 200)));
   }
@@ -205,7 +209,9 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const Method* method = find_method(call->method());
   if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
   OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
-  if (const absl::Status status = admit(*context_.app, *call, method, count); !status.ok()) {
+  Caller caller;
+  if (const absl::Status status = admit(*context_.app, *call, method, count, &caller);
+      !status.ok()) {
     log_refused(call->method().substr(0, 200), make_request_id(), status);
     return new RefusedCall(to_grpc(status));
   }

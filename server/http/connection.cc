@@ -34,11 +34,13 @@ absl::StatusOr<std::string> request_id_of(const HttpRequest& request) {
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
+absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, Caller* caller) {
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
-    RETURN_IF_ERROR(app.auth.check(header_or_empty(request, "authorization")));
+    const std::string authorization = header_or_empty(request, "authorization");
+    const std::string api_key = header_or_empty(request, "x-api-key");
+    RETURN_IF_ERROR(app.auth.check({authorization, api_key}, caller));
   }
   RETURN_IF_ERROR(route.status());
   // Before a byte of it is read: open routes must not be able to take memory.
@@ -88,7 +90,8 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
   if (!id.ok()) {
     co_return co_await reply_error(stream, request, make_request_id(), id.status(), false);
   }
-  const absl::StatusOr<const Route*> route = admit(*app, request);
+  Caller caller;
+  const absl::StatusOr<const Route*> route = admit(*app, request, &caller);
   if (!route.ok()) {
     // The body, if there is one, has not been read: the connection cannot be used again.
     const bool may_stay = keep_alive && !request.has_body;
