@@ -72,6 +72,7 @@ constexpr Flag kFlags[] = {
     {kLogging, "--metrics-prefix", "metrics.prefix", "NAME",
      "before the colon of metrics: vllm for tools that know its names"},
     {kLogging, "--log-level", "server.log_level", "LEVEL", "debug | info | warning | error"},
+    {kLogging, "--log-format", "server.log_format", "FORMAT", "text | json, an object a line"},
 };
 
 struct Switch {
@@ -89,6 +90,8 @@ constexpr Switch kSwitches[] = {
     {kDevice, "--enforce-eager", "device.enforce_eager", "true", "no CUDA graphs for decode steps"},
     {kNetwork, "--strict-params", "http.strict_params", "true", "refuse unknown request fields"},
     {kNetwork, "--no-grpc", "grpc.enabled", "false", "do not serve gRPC"},
+    {kLogging, "--disable-log-requests", "server.log_requests", "false",
+     "no line for each request"},
 };
 
 constexpr char kFooter[] = R"(Examples:

@@ -111,6 +111,10 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add_enum<std::string>(
       "server.log_level", &server.log_level,
       {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}});
+  table->add_enum<std::string>("server.log_format", &server.log_format,
+                               {{"text", "text"}, {"json", "json"}});
+  table->add("server.log_requests", &server.log_requests);
+  table->add("server.max_log_lines_per_s", &server.max_log_lines_per_s, {1, 1 << 20});
 
   HttpOptions& http = config->http;
   table->add("http.port", &http.port, {0, 65535});

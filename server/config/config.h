@@ -58,6 +58,9 @@ struct ServerOptions {
   int32_t worker_threads = 2;      // parsing and tokenising
   int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
   std::string log_level = "info";           // debug | info | warning | error
+  std::string log_format = "text";          // text | json: each line an object
+  bool log_requests = true;                 // a line for every request
+  int64_t max_log_lines_per_s = 1000;       // of those; what is left out is counted
 };
 
 struct ServerConfig {

@@ -10,20 +10,22 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "server/api_error.h"
-#include "server/generation.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/generate.h"
 #include "server/grpc/message.h"
 #include "server/grpc/reflection.h"
 #include "server/grpc/status.h"
-#include "server/request_id.h"
+#include "server/open_request.h"
 
 namespace pbserve::server {
 namespace {
 
 // Of a message to a method that needs no key: a few bytes that come with the call's metadata.
 constexpr std::chrono::seconds kOpenReceiveTimeout(1);
+
+constexpr size_t kLoggedBytesMax = 200;  // of a method
 
 // Ends a call at once.
 class RefusedCall : public grpc::ServerGenericBidiReactor {
@@ -44,7 +46,7 @@ class UnaryCall : public GrpcCall {
  private:
   void serve(grpc::ByteBuffer* message) override {
     absl::StatusOr<grpc::ByteBuffer> response = work_(message);
-    if (!response.ok()) return refuse(response.status());
+    if (!response.ok()) return finish(response.status());
     reply(*std::move(response));
   }
 
@@ -209,14 +211,18 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const Method* method = find_method(call->method());
   if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
   OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
-  Caller caller;
-  if (const absl::Status status = admit(*context_.app, *call, method, count, &caller);
-      !status.ok()) {
-    log_refused(call->method().substr(0, 200), make_request_id(), status);
+  const auto request =
+      std::make_shared<OpenRequest>(context_.app->request_log, address_of_peer(call->peer()));
+  RequestRecord& record = request->record;
+  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
+  record.is_probe = method != nullptr && method->is_open;
+  const absl::Status status = admit(*context_.app, *call, method, count, &record.caller);
+  if (!status.ok()) {
+    request->fail(status);
     return new RefusedCall(to_grpc(status));
   }
   const std::chrono::seconds timeout(limits.receive_timeout_s);
-  GrpcCallOptions options{.route = std::string(method->path.substr(1)),
+  GrpcCallOptions options{.request = request,
                           .count = &count,
                           .needs_key = !method->is_open,
                           .receive_timeout = method->is_open ? kOpenReceiveTimeout : timeout};

@@ -10,10 +10,11 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "server/api_error.h"
-#include "server/generation.h"
+#include "server/http/answer.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
+#include "server/open_request.h"
 #include "server/request_id.h"
 #include "server/run_on_workers.h"
 
@@ -22,27 +23,42 @@ namespace {
 
 using boost::asio::awaitable;
 
-constexpr char kRequestId[] = "X-Request-Id";
-constexpr size_t kLoggedPathBytes = 200;
+constexpr size_t kLoggedBytesMax = 200;  // of a method and of a path
 
-// The client's own name for the request, or one of ours.
-absl::StatusOr<std::string> request_id_of(const HttpRequest& request) {
+// The address of the other end without its port; empty if it has left.
+std::string address_of(const boost::asio::ip::tcp::socket& socket) {
+  boost::system::error_code error;
+  const auto endpoint = socket.remote_endpoint(error);
+  if (error) return "";
+  const boost::asio::ip::address address = endpoint.address();
+  const bool is_mapped = address.is_v6() && address.to_v6().is_v4_mapped();
+  if (!is_mapped) return address.to_string();
+  return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6()).to_string();
+}
+
+// Of a head that is whole. The client's own name for the request stays, if it is one.
+absl::Status record_head(const HttpRequest& request, RequestRecord* record) {
+  record->method = request.method.substr(0, kLoggedBytesMax);
+  record->route = request.path.substr(0, kLoggedBytesMax);
   const std::string given = header_or_empty(request, "x-request-id");
-  if (given.empty()) return make_request_id();
+  if (given.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(check_request_id(given));
-  return given;
+  record->id = given;
+  return absl::OkStatus();
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, Caller* caller) {
+absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request,
+                                   RequestRecord* record) {
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
     const std::string authorization = header_or_empty(request, "authorization");
     const std::string api_key = header_or_empty(request, "x-api-key");
-    RETURN_IF_ERROR(app.auth.check({authorization, api_key}, caller));
+    RETURN_IF_ERROR(app.auth.check({authorization, api_key}, &record->caller));
   }
   RETURN_IF_ERROR(route.status());
+  record->is_probe = is_probe(**route);
   // Before a byte of it is read: open routes must not be able to take memory.
   if ((*route)->method != "POST" && request.has_body) {
     return body_not_taken(request.method, request.path);
@@ -54,18 +70,9 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, C
   return route;
 }
 
-awaitable<bool> reply_error(HttpStream* stream, const HttpRequest& request, std::string request_id,
-                            absl::Status error, bool keep_alive) {
-  log_refused(request.path.substr(0, kLoggedPathBytes), request_id, error);
-  HttpReply reply = to_http_reply(error);
-  reply.headers.emplace_back(kRequestId, std::move(request_id));
-  const bool is_written = co_await stream->write_reply(std::move(reply), keep_alive);
-  co_return is_written&& keep_alive;
-}
-
 // Handlers run on the workers where the work grows with the input.
 awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, HttpRequest request,
-                              std::string request_id, bool keep_alive) {
+                              OpenRequest* open, bool keep_alive) {
   absl::StatusOr<HttpReply> reply;
   if (route->method == "POST") {
     const size_t body_bytes = request.body.size();
@@ -76,70 +83,71 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
   } else {
     reply = route->handler(*app, request);
   }
-  if (!reply.ok()) reply = to_http_reply(reply.status());
-  reply->headers.emplace_back(kRequestId, std::move(request_id));
-  const bool is_written = co_await stream->write_reply(*std::move(reply), keep_alive);
-  co_return is_written&& keep_alive;
+  if (!reply.ok()) co_return co_await write_error(stream, open, reply.status(), keep_alive);
+  open->succeed(reply->status);
+  co_return co_await write_answer(stream, open, *std::move(reply), keep_alive);
 }
 
 // False: the connection must be closed.
-awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request) {
+awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request,
+                              std::shared_ptr<OpenRequest> open) {
   App* app = context->app;
   const bool keep_alive = stream->keep_alive() && app->ready;
-  absl::StatusOr<std::string> id = request_id_of(request);
-  if (!id.ok()) {
-    co_return co_await reply_error(stream, request, make_request_id(), id.status(), false);
-  }
-  Caller caller;
-  const absl::StatusOr<const Route*> route = admit(*app, request, &caller);
+  const absl::Status head = record_head(request, &open->record);
+  if (!head.ok()) co_return co_await write_error(stream, open.get(), head, false);
+  const absl::StatusOr<const Route*> route = admit(*app, request, &open->record);
   if (!route.ok()) {
     // The body, if there is one, has not been read: the connection cannot be used again.
     const bool may_stay = keep_alive && !request.has_body;
-    co_return co_await reply_error(stream, request, *std::move(id), route.status(), may_stay);
+    co_return co_await write_error(stream, open.get(), route.status(), may_stay);
   }
   const absl::Status body = co_await stream->read_body(&context->bodies, &request);
   if (absl::IsCancelled(body)) co_return false;
-  if (!body.ok()) co_return co_await reply_error(stream, request, *std::move(id), body, false);
+  if (!body.ok()) co_return co_await write_error(stream, open.get(), body, false);
+  open->record.bytes_in = static_cast<int64_t>(request.body.size());
   if (!(*route)->generates) {
-    co_return co_await serve_handler(stream, app, *route, std::move(request), *std::move(id),
+    co_return co_await serve_handler(stream, app, *route, std::move(request), open.get(),
                                      keep_alive);
   }
   GenerationExchange exchange{.stream = stream,
                               .app = app,
                               .api = *(*route)->generates,
                               .request = std::move(request),
-                              .request_id = *std::move(id),
+                              .open = std::move(open),
                               .keep_alive = keep_alive};
   co_return co_await serve_generation(std::move(exchange));
 }
 
 // The answer to what read_header() gave. False: the connection must be closed.
 awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
-                               absl::StatusOr<HttpRequest> request) {
+                               absl::StatusOr<HttpRequest> request,
+                               std::shared_ptr<OpenRequest> open) {
   const OpenCount::Scope open_exchange(&context->exchanges);
   absl::Status error = request.status();
   if (request.ok()) {
     try {
-      co_return co_await serve_request(stream, context, *std::move(request));
+      co_return co_await serve_request(stream, context, *std::move(request), open);
     } catch (const std::bad_alloc&) {
       error = out_of_memory();  // one request's: what it held has gone with it
     }
   }
+  open->fail(error);
   if (stream->answer() != HttpStream::Answer::kNone) co_return false;
-  // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
-  const HttpRequest unread;
-  co_return co_await reply_error(stream, unread, make_request_id(), error, false);
+  co_return co_await write_error(stream, open.get(), error, false);
 }
 
 }  // namespace
 
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
   const OpenCount::Scope open_connection(&context->connections);
+  const std::string address = address_of(socket);
   HttpStream stream(std::move(socket), context->app->config.http);
   while (true) {
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
-    const bool may_stay = co_await serve_exchange(&stream, context, std::move(request));
+    auto open = std::make_shared<OpenRequest>(context->app->request_log, address);
+    const bool may_stay =
+        co_await serve_exchange(&stream, context, std::move(request), std::move(open));
     if (!may_stay) co_return co_await stream.close_politely();
   }
 }
