@@ -70,6 +70,10 @@ absl::Status invalid_api_key() {
               kCode, "invalid_api_key");
 }
 
+absl::Status key_limit(absl::string_view message) {
+  return with(absl::ResourceExhaustedError(message), kCode, "key_limit");
+}
+
 absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }
 
 absl::Status out_of_memory() {

@@ -25,7 +25,8 @@ RequestLogOptions log_options(const ServerOptions& server) {
 App::App(engine::Engine* the_engine, const ServerConfig& the_config)
     : engine(the_engine),
       config(in_force(the_config, *the_engine)),
-      auth(the_config.server.keys),
+      auth(the_config.server.keys, {.max_requests = the_config.server.max_requests_per_key,
+                                    .max_tokens = the_config.server.max_tokens_per_key}),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       request_log(std::make_shared<RequestLog>(log_options(the_config.server))),

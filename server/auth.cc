@@ -1,6 +1,8 @@
 #include "server/auth.h"
 
+#include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "server/api_error.h"
@@ -33,21 +35,33 @@ std::optional<absl::string_view> given_key(const Credentials& given) {
 
 }  // namespace
 
-Auth::Auth(const std::vector<ApiKey>& keys) { replace(keys); }
+Auth::Auth(const std::vector<ApiKey>& keys, const KeyLimits& limits) : limits_(limits) {
+  replace(keys);
+}
 
-void Auth::replace(const std::vector<ApiKey>& keys) { keys_ = std::make_shared<Keys>(keys); }
+void Auth::replace(const std::vector<ApiKey>& keys) {
+  const std::shared_ptr<Entries> before = entries_;
+  std::vector<Entry> entries;
+  for (const ApiKey& key : keys) {
+    const auto same = std::find_if(before->begin(), before->end(),
+                                   [&key](const Entry& entry) { return entry.key.key == key.key; });
+    entries.push_back({key, same == before->end() ? std::make_shared<KeyUse>(limits_) : same->use});
+  }
+  entries_ = std::make_shared<Entries>(std::move(entries));
+}
 
 absl::Status Auth::check(const Credentials& given, Caller* caller) const {
-  const std::shared_ptr<Keys> keys = keys_;
-  if (keys->empty()) return absl::OkStatus();
+  const std::shared_ptr<Entries> entries = entries_;
+  if (entries->empty()) return absl::OkStatus();
   const std::optional<absl::string_view> key = given_key(given);
   if (!key) return invalid_api_key();
-  const ApiKey* found = nullptr;
-  for (const ApiKey& known : *keys) {
-    if (equal_constant_time(*key, known.key)) found = &known;
+  const Entry* found = nullptr;
+  for (const Entry& entry : *entries) {
+    if (equal_constant_time(*key, entry.key.key)) found = &entry;
   }
   if (found == nullptr) return invalid_api_key();
-  caller->key_name = found->name;
+  caller->key_name = found->key.name;
+  caller->key_use = found->use;
   return absl::OkStatus();
 }
 

@@ -10,6 +10,9 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::start(engine::Engine* en
   const auto on_end = [open = options.open](const engine::Completion& completion, bool) {
     open->complete(completion);
   };
+  request.on_sized = [open = options.open](int64_t num_tokens) {
+    return open->slot.charge(num_tokens);
+  };
   options.open->record.submitted = RequestRecord::Clock::now();
   auto channel =
       std::make_shared<ResponseChannel>(ChannelOptions{.capacity_bytes = options.buffer_bytes,

@@ -21,8 +21,7 @@ std::optional<Clock::time_point> after(const std::optional<Clock::time_point>& b
 }  // namespace
 
 OpenRequest::OpenRequest(std::shared_ptr<RequestLog> log, std::string client_address)
-    : log_(std::move(log)) {
-  record.id = make_request_id();
+    : id_(make_request_id()), log_(std::move(log)) {
   record.caller.address = std::move(client_address);
   record.arrived_at = std::chrono::system_clock::now();
   record.arrived = Clock::now();
@@ -32,6 +31,7 @@ OpenRequest::~OpenRequest() {
   try {
     // Nobody was there to give an answer to.
     if (record.status == 0) fail(absl::CancelledError("the client left"));
+    record.id = id_;
     record.ended = Clock::now();
     if (completion_) {
       record.prefill_began = after(record.submitted, completion_->timings.queue_ms);
@@ -41,6 +41,16 @@ OpenRequest::~OpenRequest() {
     log_->write(record);
   } catch (const std::bad_alloc&) {  // a line is what can be spared
   }
+}
+
+std::string OpenRequest::id() const {
+  const std::lock_guard lock(mutex_);
+  return id_;
+}
+
+void OpenRequest::set_id(std::string id) {
+  const std::lock_guard lock(mutex_);
+  id_ = std::move(id);
 }
 
 void OpenRequest::fail(const absl::Status& error) {

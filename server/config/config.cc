@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/config/config_table.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr double kMaxSeconds = 86400;
 constexpr double kMaxBytes = 1LL << 40;
+constexpr double kMaxCount = 1LL << 40;
 
 // Ranges of the engine's keys are the engine's: validate() knows them.
 void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
@@ -102,6 +104,8 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.host", &server.host);
   table->add("server.api_keys", &server.api_keys);
   table->add("server.api_key_file", &server.api_key_file);
+  table->add_size("server.max_requests_per_key", &server.max_requests_per_key, {0, kMaxCount});
+  table->add_size("server.max_tokens_per_key", &server.max_tokens_per_key, {0, kMaxCount});
   table->add("server.drain_delay_s", &server.drain_delay_s, {0, kMaxSeconds});
   table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
   table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
@@ -186,6 +190,18 @@ absl::Status check_message_limits(const GrpcOptions& grpc) {
                    ": must be at least grpc.max_message_bytes = ", grpc.max_message_bytes));
 }
 
+// A limit that nobody can reach is a mistake.
+absl::Status check_key_limits(const ServerOptions& server) {
+  if (!server.keys.empty()) return absl::OkStatus();
+  for (const auto& [path, value] : {std::pair("max_requests_per_key", server.max_requests_per_key),
+                                    {"max_tokens_per_key", server.max_tokens_per_key}}) {
+    if (value == 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("server.", path, " = ", value, ": needs API keys, and there are none"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
@@ -199,6 +215,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
   }
   ASSIGN_OR_RETURN(config.server.keys,
                    read_api_keys(config.server.api_keys, config.server.api_key_file));
+  RETURN_IF_ERROR(check_key_limits(config.server));
   RETURN_IF_ERROR(check_message_limits(config.grpc));
   ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));

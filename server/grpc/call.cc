@@ -112,6 +112,7 @@ bool GrpcCall::take_end() {
 void GrpcCall::finish(const absl::Status& status) {
   if (!take_end()) return;
   status.ok() ? request_->succeed() : request_->fail(status);
+  if (!absl::IsCancelled(status)) request_->slot.give_back();  // else when the engine lets go
   Finish(to_grpc(status));
 }
 

@@ -42,14 +42,14 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   if (!message.request_id().empty()) {
     // Before it becomes the call's name, which goes into logs.
     RETURN_IF_ERROR(check_request_id(message.request_id()));
-    request_->record.id = message.request_id();
+    request_->set_id(message.request_id());
   }
   App* app = context_->app;
   if (!message.model().empty() && message.model() != app->engine->info().model_name) {
     return model_not_found(message.model().substr(0, 200));
   }
   ASSIGN_OR_RETURN(engine::Request request,
-                   from_proto(message, app->config.http.json, request_->record.id));
+                   from_proto(message, app->config.http.json, request_->id()));
   request.deadline = deadline_of(*call_);
   const auto on_ready = [weak = std::weak_ptr<GenerateCall>(shared())] {
     if (const auto call = weak.lock()) call->pump();
@@ -87,11 +87,14 @@ void GenerateCall::pump() {
     is_last = completion != nullptr;
     if (is_last) error = completion_error(*completion);
     if (error.ok()) {
-      event_ = to_bytes(to_proto(*event, request_->record.id));
+      event_ = to_bytes(to_proto(*event, request_->id()));
       is_writing_ = true;
       is_finished_ = is_last;
       request_->record.bytes_out += static_cast<int64_t>(event_.Length());
-      if (is_last) request_->succeed();
+      if (is_last) {
+        request_->succeed();
+        request_->slot.give_back();
+      }
     }
   }
   if (!error.ok()) return finish(error);

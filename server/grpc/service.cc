@@ -110,6 +110,7 @@ struct Method {
   bool is_open;  // needs no API key
   OpenCount GrpcContext::*count;
   Make make;
+  bool generates = false;
 };
 
 // A method that turns one message into another.
@@ -153,7 +154,8 @@ const Method* find_method(absl::string_view path) {
   constexpr bool kKeyed = false;
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>,
+       /*generates=*/true},
       {"/pbserve.v1.Inference/Tokenize", kKeyed, calls, unary(tokenize)},
       {"/pbserve.v1.Inference/Detokenize", kKeyed, calls, unary(detokenize)},
       {"/pbserve.v1.Inference/ListModels", kKeyed, calls, unary(list_models)},
@@ -182,7 +184,8 @@ absl::Status check_key(const App& app, const grpc::CallbackServerContext& call, 
 }
 
 absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& call,
-                   const Method* method, const OpenCount& count, Caller* caller) {
+                   const Method* method, const OpenCount& count, OpenRequest* request) {
+  Caller* const caller = &request->record.caller;
   // Before "no such method": without a key nobody learns what exists.
   if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call, caller));
   if (method == nullptr) {
@@ -191,7 +194,7 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
   }
-  return absl::OkStatus();
+  return method->generates ? request->slot.take(caller->key_use) : absl::OkStatus();
 }
 
 }  // namespace
@@ -216,7 +219,7 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   RequestRecord& record = request->record;
   record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
   record.is_probe = method != nullptr && method->is_open;
-  const absl::Status status = admit(*context_.app, *call, method, count, &record.caller);
+  const absl::Status status = admit(*context_.app, *call, method, count, request.get());
   if (!status.ok()) {
     request->fail(status);
     return new RefusedCall(to_grpc(status));

@@ -10,7 +10,7 @@ using boost::asio::awaitable;
 
 awaitable<bool> write_answer(HttpStream* stream, OpenRequest* open, HttpReply reply,
                              bool keep_alive) {
-  reply.headers.emplace_back("X-Request-Id", open->record.id);
+  reply.headers.emplace_back("X-Request-Id", open->id());
   const bool has_body = open->record.method != "HEAD";
   const auto num_bytes = has_body ? static_cast<int64_t>(reply.body.size()) : 0;
   const bool is_written = co_await stream->write_reply(std::move(reply), keep_alive);

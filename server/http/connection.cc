@@ -37,19 +37,19 @@ std::string address_of(const boost::asio::ip::tcp::socket& socket) {
 }
 
 // Of a head that is whole. The client's own name for the request stays, if it is one.
-absl::Status record_head(const HttpRequest& request, RequestRecord* record) {
-  record->method = request.method.substr(0, kLoggedBytesMax);
-  record->route = request.path.substr(0, kLoggedBytesMax);
+absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
+  open->record.method = request.method.substr(0, kLoggedBytesMax);
+  open->record.route = request.path.substr(0, kLoggedBytesMax);
   const std::string given = header_or_empty(request, "x-request-id");
   if (given.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(check_request_id(given));
-  record->id = given;
+  open->set_id(given);
   return absl::OkStatus();
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request,
-                                   RequestRecord* record) {
+absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, OpenRequest* open) {
+  RequestRecord* const record = &open->record;
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
@@ -67,6 +67,7 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request,
   if ((*route)->method == "POST" && !type.empty() && !absl::StartsWith(type, "application/json")) {
     return unsupported_media_type(type);
   }
+  if ((*route)->generates) RETURN_IF_ERROR(open->slot.take(record->caller.key_use));
   return route;
 }
 
@@ -93,9 +94,9 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
                               std::shared_ptr<OpenRequest> open) {
   App* app = context->app;
   const bool keep_alive = stream->keep_alive() && app->ready;
-  const absl::Status head = record_head(request, &open->record);
+  const absl::Status head = record_head(request, open.get());
   if (!head.ok()) co_return co_await write_error(stream, open.get(), head, false);
-  const absl::StatusOr<const Route*> route = admit(*app, request, &open->record);
+  const absl::StatusOr<const Route*> route = admit(*app, request, open.get());
   if (!route.ok()) {
     // The body, if there is one, has not been read: the connection cannot be used again.
     const bool may_stay = keep_alive && !request.has_body;
@@ -103,7 +104,10 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
   }
   const absl::Status body = co_await stream->read_body(&context->bodies, &request);
   if (absl::IsCancelled(body)) co_return false;
-  if (!body.ok()) co_return co_await write_error(stream, open.get(), body, false);
+  if (!body.ok()) {
+    open->slot.give_back();
+    co_return co_await write_error(stream, open.get(), body, false);
+  }
   open->record.bytes_in = static_cast<int64_t>(request.body.size());
   if (!(*route)->generates) {
     co_return co_await serve_handler(stream, app, *route, std::move(request), open.get(),

@@ -72,11 +72,11 @@ OpenAiFormatter make_formatter(const App& app, const OpenAiCall& call) {
 }
 
 // Before anything else of the body: what is wrong with it is answered and logged under its id.
-void record_id(const Json& body, RequestRecord* record) {
+void take_id(const Json& body, OpenRequest* open) {
   const auto id = body.find("request_id");
   if (id == body.end() || !id->is_string()) return;
   const std::string& text = id->get_ref<const std::string&>();
-  if (check_request_id(text).ok()) record->id = text;
+  if (check_request_id(text).ok()) open->set_id(text);
 }
 
 // On a worker: bytes -> JSON -> Request -> tokens -> queue. The body is gone when this returns.
@@ -86,10 +86,10 @@ absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
   const JsonRelease release(&body);
   request = {};
-  record_id(body, &open->record);
+  take_id(body, open.get());
   const OpenAiParseOptions options{.model_name = app->engine->info().model_name,
                                    .strict = app->config.http.strict_params,
-                                   .request_id = open->record.id};
+                                   .request_id = open->id()};
   ASSIGN_OR_RETURN(OpenAiCall call, api == OpenAiApi::kChat ? parse_chat(body, options)
                                                             : parse_completion(body, options));
   release_json(&body);
@@ -137,18 +137,18 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
   const double keep_alive_s =
       started->call.sse_keep_alive ? exchange.app->config.http.sse_keep_alive_s : 0;
   HttpStream& stream = *exchange.stream;
-  RequestRecord& record = exchange.open->record;
-  if (!co_await stream.begin_events(record.id, exchange.keep_alive)) co_return false;
+  if (!co_await stream.begin_events(exchange.open->id(), exchange.keep_alive)) co_return false;
   absl::Status error;
   std::string sse;
   bool is_done = false;
   while (!is_done) {
     sse.clear();
     is_done = append_ready_events(started, &sse, &error);
+    if (is_done) exchange.open->slot.give_back();
     // After a write the queue is looked at again before the wait: a bell during it rang unheard.
     if (sse.empty() && !is_done && co_await bell->wait(keep_alive_s)) sse = kSseKeepAlive;
     if (!co_await stream.write_events(sse)) co_return false;
-    record.bytes_out += static_cast<int64_t>(sse.size());
+    exchange.open->record.bytes_out += static_cast<int64_t>(sse.size());
   }
   const bool is_ended = co_await stream.end_events();
   if (is_ended) record_end(error, exchange.open.get());
@@ -176,6 +176,7 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
     }
   }
   record_end(error, exchange.open.get());
+  exchange.open->slot.give_back();
   co_return co_await write_answer(exchange.stream, exchange.open.get(), std::move(reply),
                                   exchange.keep_alive);
 }
@@ -191,6 +192,7 @@ awaitable<bool> run(GenerationExchange* exchange) {
   absl::StatusOr<Started> started =
       co_await run_on_workers(&app->workers, body_bytes, std::move(work));
   if (!started.ok()) {
+    exchange->open->slot.give_back();
     co_return co_await write_error(exchange->stream, exchange->open.get(), started.status(),
                                    exchange->keep_alive);
   }

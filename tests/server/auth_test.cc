@@ -60,6 +60,25 @@ TEST(Auth, ReplacedKeysCountAtOnce) {
   EXPECT_EQ(caller_of(auth, {"Bearer third", ""}), "carol");
 }
 
+// Else a reload would be a way around the limits.
+TEST(Auth, WhatAKeyHasInFlightStaysWithItWhenKeysAreReplaced) {
+  Auth auth(kKeys, {.max_requests = 1});
+  Caller alice;
+  ASSERT_TRUE(auth.check({"Bearer first", ""}, &alice).ok());
+  KeySlot slot;
+  ASSERT_TRUE(slot.take(alice.key_use).ok());
+  auth.replace({{"new", "carol"}, {"first", "renamed"}});
+  Caller renamed;
+  ASSERT_TRUE(auth.check({"Bearer first", ""}, &renamed).ok());
+  EXPECT_EQ(renamed.key_name, "renamed");
+  EXPECT_EQ(KeySlot().take(renamed.key_use).code(), absl::StatusCode::kResourceExhausted);
+  Caller carol;
+  ASSERT_TRUE(auth.check({"Bearer new", ""}, &carol).ok());
+  EXPECT_TRUE(KeySlot().take(carol.key_use).ok());
+  slot.give_back();
+  EXPECT_TRUE(KeySlot().take(renamed.key_use).ok());
+}
+
 TEST(Caller, AddressesComeWithoutThePort) {
   EXPECT_EQ(address_of_peer("ipv4:10.0.0.1:4711"), "10.0.0.1");
   EXPECT_EQ(address_of_peer("ipv6:%5B::1%5D:4711"), "::1");

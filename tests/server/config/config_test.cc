@@ -184,6 +184,16 @@ TEST_F(Environment, KeysThatAreNoneAreRefusedAndAnEmptyTextIsUnset) {
   EXPECT_THAT(refusal({}), HasSubstr("PBSERVE_API_KEYS: holds no key"));
 }
 
+// A limit of nobody is a mistake.
+TEST(ServerConfig, LimitsOfKeysNeedKeys) {
+  for (const char* key : {"server.max_requests_per_key", "server.max_tokens_per_key"}) {
+    EXPECT_THAT(refusal({{key, "2"}}), HasSubstr(std::string(key) + " = 2: needs API keys"));
+    EXPECT_EQ(refusal({{key, "2"}, {"server.api_keys", "[\"a\"]"}}), "(accepted)");
+    EXPECT_EQ(refusal({{key, "0"}}), "(accepted)");
+    EXPECT_THAT(refusal({{key, "-1"}}), HasSubstr(key));
+  }
+}
+
 TEST(ServerConfig, AHostsNameBecomesItsAddress) {
   const auto host = [](const char* text) { return load({{"server.host", text}})->server.host; };
   EXPECT_EQ(host("localhost"), "127.0.0.1");
