@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/config/config_table.h"
+#include "server/config/cors_origins.h"
 #include "server/config/host_address.h"
 #include "server/config/text_file.h"
 
@@ -106,6 +107,8 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.api_key_file", &server.api_key_file);
   table->add_size("server.max_requests_per_key", &server.max_requests_per_key, {0, kMaxCount});
   table->add_size("server.max_tokens_per_key", &server.max_tokens_per_key, {0, kMaxCount});
+  table->add("server.cors_origins", &server.cors_origins);
+  table->add("server.cors_credentials", &server.cors_credentials);
   table->add("server.drain_delay_s", &server.drain_delay_s, {0, kMaxSeconds});
   table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
   table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
@@ -216,6 +219,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
   ASSIGN_OR_RETURN(config.server.keys,
                    read_api_keys(config.server.api_keys, config.server.api_key_file));
   RETURN_IF_ERROR(check_key_limits(config.server));
+  RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
   RETURN_IF_ERROR(check_message_limits(config.grpc));
   ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));

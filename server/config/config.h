@@ -49,15 +49,17 @@ struct ServerOptions {
   std::string api_key_file;           // one key a line, besides api_keys
   std::vector<ApiKey> keys;  // filled by load_config() from all sources, the environment too;
                              // empty: open to everybody who can connect
-  int64_t max_requests_per_key = 0;  // generating, in flight; 0 = any number
-  int64_t max_tokens_per_key = 0;    // of their prompts and longest outputs; 0 = any number
-  double drain_delay_s = 0;          // after SIGTERM: not ready, but all requests are taken still
-  double shutdown_timeout_s = 30;    // what runs may finish after that
-  double watchdog_s = 120;     // /health fails once the engine stands still for this long while
-                               // it has work; 0 = never
-  int32_t admin_port = -1;     // health, readiness and metrics without a key; 0 = any free one,
-                               // -1 = none
-  int32_t worker_threads = 2;  // parsing and tokenising
+  int64_t max_requests_per_key = 0;       // generating, in flight; 0 = any number
+  int64_t max_tokens_per_key = 0;         // of their prompts and longest outputs; 0 = any number
+  std::vector<std::string> cors_origins;  // whose pages may read answers; *: all; empty: no CORS
+  bool cors_credentials = false;          // those pages may send cookies and certificates
+  double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
+  double shutdown_timeout_s = 30;  // what runs may finish after that
+  double watchdog_s = 120;         // /health fails once the engine stands still for this long while
+                                   // it has work; 0 = never
+  int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
+                                   // -1 = none
+  int32_t worker_threads = 2;      // parsing and tokenising
   int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
   std::string log_level = "info";           // debug | info | warning | error
   std::string log_format = "text";          // text | json: each line an object

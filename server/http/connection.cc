@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "server/api_error.h"
 #include "server/http/answer.h"
+#include "server/http/cors.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
@@ -94,8 +96,15 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
                               std::shared_ptr<OpenRequest> open) {
   App* app = context->app;
   const bool keep_alive = stream->keep_alive() && app->ready;
+  const ServerOptions& options = app->config.server;
+  stream->set_headers(cors_headers(options, header_or_empty(request, "origin")));
   const absl::Status head = record_head(request, open.get());
   if (!head.ok()) co_return co_await write_error(stream, open.get(), head, false);
+  if (std::optional<HttpReply> reply = preflight_reply(options, request)) {
+    open->succeed(reply->status);
+    const bool may_stay = keep_alive && !request.has_body;
+    co_return co_await write_answer(stream, open.get(), *std::move(reply), may_stay);
+  }
   const absl::StatusOr<const Route*> route = admit(*app, request, open.get());
   if (!route.ok()) {
     // The body, if there is one, has not been read: the connection cannot be used again.
