@@ -194,6 +194,12 @@ absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<R
   const SequenceId id = impl_->next_id.fetch_add(1);
   absl::StatusOr<SequenceSpec> spec = impl_->intake.admit(request, id);
   absl::Status status = spec.status();
+  if (status.ok() && request.on_sized) {
+    if (absl::Status refused = request.on_sized(spec->num_tokens_max); !refused.ok()) {
+      impl_->metrics.count_rejected("key_limit");
+      return refused;
+    }
+  }
   if (status.ok()) {
     status = impl_->loop->submit(*std::move(spec), Intake::output_rules(request), std::move(sink));
   }

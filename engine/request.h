@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <variant>
@@ -70,6 +71,9 @@ struct Request {
   SparseAttention sparse;
   std::string cache_salt;  // requests with different salts never share cached pages
   std::optional<Clock::time_point> deadline;
+  // Asked on the submitting thread before the request is queued, with the tokens of its prompt and
+  // its longest output together: an error refuses it. Unset: nobody asks.
+  std::function<absl::Status(int64_t num_tokens)> on_sized;
 };
 
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };

@@ -65,9 +65,13 @@ absl::Status model_not_found(absl::string_view model) {
 }
 
 absl::Status invalid_api_key() {
-  return with(
-      absl::UnauthenticatedError("a valid API key is required, as 'Authorization: Bearer <key>'"),
-      kCode, "invalid_api_key");
+  return with(absl::UnauthenticatedError("a valid API key is required, as 'Authorization: Bearer "
+                                         "<key>' or 'x-api-key: <key>', the same if both are sent"),
+              kCode, "invalid_api_key");
+}
+
+absl::Status key_limit(absl::string_view message) {
+  return with(absl::ResourceExhaustedError(message), kCode, "key_limit");
 }
 
 absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }

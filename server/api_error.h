@@ -19,6 +19,8 @@ inline constexpr int kClientClosedRequest = 499;
 absl::Status invalid_field(absl::string_view param, absl::string_view message);
 absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
+// One API key has as much in flight as it may have.
+absl::Status key_limit(absl::string_view message);
 absl::Status not_ready();
 // std::bad_alloc, where it ends one request.
 absl::Status out_of_memory();

@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "engine/engine.h"
 #include "server/auth.h"
 #include "server/config/config.h"
+#include "server/request_log.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
@@ -21,6 +23,7 @@ struct App {
   Auth auth;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
+  const std::shared_ptr<RequestLog> request_log;
   std::atomic<bool> ready{true};
   WorkerPool workers;
 };

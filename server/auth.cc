@@ -1,5 +1,7 @@
 #include "server/auth.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -20,22 +22,47 @@ bool equal_constant_time(absl::string_view a, absl::string_view b) {
   return difference == 0;
 }
 
-}  // namespace
-
-Auth::Auth(std::vector<std::string> keys) { replace(std::move(keys)); }
-
-void Auth::replace(std::vector<std::string> keys) {
-  keys_ = std::make_shared<Keys>(std::move(keys));
+// The one key of both headers. Another scheme than Bearer is a key that differs from all.
+std::optional<absl::string_view> given_key(const Credentials& given) {
+  if (given.authorization.empty()) {
+    return given.api_key.empty() ? std::nullopt : std::optional(given.api_key);
+  }
+  if (!absl::StartsWithIgnoreCase(given.authorization, kScheme)) return std::nullopt;
+  const absl::string_view bearer = given.authorization.substr(kScheme.size());
+  if (!given.api_key.empty() && !equal_constant_time(given.api_key, bearer)) return std::nullopt;
+  return bearer;
 }
 
-absl::Status Auth::check(absl::string_view authorization) const {
-  const std::shared_ptr<Keys> keys = keys_;
-  if (keys->empty()) return absl::OkStatus();
-  if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return invalid_api_key();
-  const absl::string_view given = authorization.substr(kScheme.size());
-  bool is_known = false;
-  for (const std::string& key : *keys) is_known |= equal_constant_time(given, key);
-  return is_known ? absl::OkStatus() : invalid_api_key();
+}  // namespace
+
+Auth::Auth(const std::vector<ApiKey>& keys, const KeyLimits& limits) : limits_(limits) {
+  replace(keys);
+}
+
+void Auth::replace(const std::vector<ApiKey>& keys) {
+  const std::shared_ptr<Entries> before = entries_;
+  std::vector<Entry> entries;
+  for (const ApiKey& key : keys) {
+    const auto same = std::find_if(before->begin(), before->end(),
+                                   [&key](const Entry& entry) { return entry.key.key == key.key; });
+    entries.push_back({key, same == before->end() ? std::make_shared<KeyUse>(limits_) : same->use});
+  }
+  entries_ = std::make_shared<Entries>(std::move(entries));
+}
+
+absl::Status Auth::check(const Credentials& given, Caller* caller) const {
+  const std::shared_ptr<Entries> entries = entries_;
+  if (entries->empty()) return absl::OkStatus();
+  const std::optional<absl::string_view> key = given_key(given);
+  if (!key) return invalid_api_key();
+  const Entry* found = nullptr;
+  for (const Entry& entry : *entries) {
+    if (equal_constant_time(*key, entry.key.key)) found = &entry;
+  }
+  if (found == nullptr) return invalid_api_key();
+  caller->key_name = found->key.name;
+  caller->key_use = found->use;
+  return absl::OkStatus();
 }
 
 }  // namespace pbserve::server

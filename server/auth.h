@@ -1,31 +1,48 @@
-// API keys: `Authorization: Bearer <key>`, the same for HTTP headers and gRPC metadata.
+// API keys: `Authorization: Bearer <key>` or `x-api-key: <key>`, the same for HTTP headers and gRPC
+// metadata. How keys and their names are written is config/api_keys.h's.
 #pragma once
 
 #include <atomic>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "kernels/core/status.h"
+#include "server/caller.h"
+#include "server/config/api_keys.h"
+#include "server/key_use.h"
 
 namespace pbserve::server {
+
+// The values of the two headers, empty where one is not there.
+struct Credentials {
+  absl::string_view authorization;
+  absl::string_view api_key;
+};
 
 class Auth {
  public:
   // No keys: everybody may call.
-  explicit Auth(std::vector<std::string> keys);
+  explicit Auth(const std::vector<ApiKey>& keys, const KeyLimits& limits = {});
 
-  // From here on these count. Thread-safe, beside check().
-  void replace(std::vector<std::string> keys);
+  // From here on these count. What a key that stays has in flight stays with it, also under another
+  // name. Thread-safe beside check(), not beside itself.
+  void replace(const std::vector<ApiKey>& keys);
 
-  // `authorization` is the header's value, or empty. Takes the same time for every wrong key of
-  // one length, and compares with all keys.
-  absl::Status check(absl::string_view authorization) const;
+  // Says whose key it is, and what that has in flight. Takes the same time for every wrong key of
+  // one length, and compares with all keys. kUnauthenticated also where the two headers hold
+  // different keys: which of them a proxy before us has checked, nobody knows.
+  absl::Status check(const Credentials& given, Caller* caller) const;
 
  private:
-  using Keys = const std::vector<std::string>;
-  std::atomic<std::shared_ptr<Keys>> keys_;
+  struct Entry {
+    ApiKey key;
+    std::shared_ptr<KeyUse> use;
+  };
+  using Entries = const std::vector<Entry>;
+
+  const KeyLimits limits_;  // of each key
+  std::atomic<std::shared_ptr<Entries>> entries_ = std::make_shared<Entries>();
 };
 
 }  // namespace pbserve::server

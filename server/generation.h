@@ -6,15 +6,15 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
 
 #include "engine/engine.h"
+#include "server/open_request.h"
 #include "server/response_channel.h"
 
 namespace pbserve::server {
 
 struct GenerationOptions {
-  std::string route;  // for the log line
+  std::shared_ptr<OpenRequest> open;  // told of the end
   int64_t buffer_bytes = 1 << 20;
   bool wants_progress = false;
   std::function<void()> on_ready;  // see ChannelOptions
@@ -22,7 +22,7 @@ struct GenerationOptions {
 
 class Generation {
  public:
-  // Blocks while the engine renders and tokenises. When the request ends, it is logged in one line.
+  // Blocks while the engine renders and tokenises.
   static absl::StatusOr<std::unique_ptr<Generation>> start(engine::Engine* engine,
                                                            engine::Request request,
                                                            GenerationOptions options);
@@ -40,9 +40,5 @@ class Generation {
 
 // Not OK if the request did not end as the client asked: failed, or cut off by a shutdown.
 absl::Status completion_error(const engine::Completion& completion);
-
-// One line at info level for a request that never entered the engine.
-void log_refused(const std::string& route, const std::string& request_id,
-                 const absl::Status& status);
 
 }  // namespace pbserve::server

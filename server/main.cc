@@ -1,6 +1,4 @@
 // pbserve: reads the config, starts the engine and both fronts, waits for a signal, drains.
-#include <spdlog/async.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -23,6 +21,7 @@
 #include "server/grpc/server.h"
 #include "server/http/admin_server.h"
 #include "server/http/server.h"
+#include "server/log.h"
 #include "server/process_signals.h"
 
 namespace pbserve::server {
@@ -31,31 +30,7 @@ namespace {
 // After the engine has drained, its last words travel to clients within this time.
 constexpr double kFlushTimeoutS = 5;
 
-// Lines wait here for whoever reads standard error. Where nobody does, the oldest are dropped: the
-// threads that log also carry every stream and must not wait for a pipe.
-constexpr size_t kLogLinesMax = 8192;
-constexpr std::chrono::seconds kLogFlushTimeout{2};
 constexpr std::chrono::milliseconds kLastLine{50};  // for one line where others still log
-
-void start_log(const std::string& level) {
-  spdlog::init_thread_pool(kLogLinesMax, /*threads_n=*/1);
-  auto log = spdlog::create_async_nb<spdlog::sinks::stderr_sink_mt>("pbserve");
-  log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%L%$ %v");
-  log->set_level(spdlog::level::from_str(level));
-  spdlog::set_default_logger(std::move(log));
-}
-
-// Writes what waits; false if the reader of the log has stalled, which may not keep the process.
-// REQUIRES: no other thread logs any more.
-bool flush_log() {
-  if (const size_t dropped = spdlog::thread_pool()->overrun_counter(); dropped > 0) {
-    spdlog::warn("{} log lines were dropped: standard error was read too slowly", dropped);
-  }
-  std::packaged_task<void()> shut_down([] { spdlog::shutdown(); });
-  const std::future<void> written = shut_down.get_future();
-  std::thread(std::move(shut_down)).detach();
-  return written.wait_for(kLogFlushTimeout) == std::future_status::ready;
-}
 
 // How often a wait for something else looks for signals.
 constexpr auto kSignalPause = std::chrono::milliseconds(50);
@@ -77,7 +52,7 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
 // The keys as the flags and files have them now. What is wrong changes nothing.
 void reload_keys(const CommandLine& line, App* app) {
   absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
-  if (config.ok() && config->server.api_keys.empty() && !app->config.server.api_keys.empty()) {
+  if (config.ok() && config->server.keys.empty() && !app->config.server.keys.empty()) {
     config = absl::FailedPreconditionError("no API key is left, and all would be let in");
   }
   if (!config.ok()) {
@@ -85,8 +60,8 @@ void reload_keys(const CommandLine& line, App* app) {
                   std::string(config.status().message()));
     return;
   }
-  spdlog::info("SIGHUP: {} API keys", config->server.api_keys.size());
-  app->auth.replace(std::move(config->server.api_keys));
+  spdlog::info("SIGHUP: {} API keys", config->server.keys.size());
+  app->auth.replace(config->server.keys);
 }
 
 void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* app) {
@@ -118,7 +93,7 @@ void print_limits(const App& app) {
     spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
                  config.engine.pbs.force_density);
   }
-  if (config.server.api_keys.empty()) {
+  if (config.server.keys.empty()) {
     const bool is_open = !is_loopback(config.server.host);
     spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
                 "no API key is set: everybody who can connect to {} may call", config.server.host);
@@ -127,7 +102,7 @@ void print_limits(const App& app) {
 
 void print_example(const App& app, uint16_t port) {
   const ServerConfig& config = app.config;
-  const std::string key = config.server.api_keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
+  const std::string key = config.server.keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
   spdlog::info(
       "try: curl http://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
       "-d '{{\"model\": \"{}\", \"prompt\": \"The ls command\", \"max_tokens\": 32}}'",
@@ -206,7 +181,8 @@ int main(int argc, const char* const* argv) {
   const ProcessSignals signals;  // before any thread
   const absl::StatusOr<ServerConfig> config =
       load_config(line.command_line->config_file, line.command_line->overrides);
-  start_log(config.ok() ? config->server.log_level : "info");
+  start_log(config.ok() ? config->server.log_level : "info",
+            config.ok() ? config->server.log_format : "text");
   const absl::Status status =
       config.ok() ? serve(*line.command_line, *config, signals) : config.status();
   if (!status.ok()) spdlog::error("{}", std::string(status.message()));

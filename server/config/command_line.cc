@@ -57,7 +57,13 @@ constexpr Flag kFlags[] = {
     {kNetwork, "--port", "http.port", "N", "HTTP port; 0 takes a free one"},
     {kNetwork, "--grpc-port", "grpc.port", "N", "gRPC port; 0 takes a free one"},
     {kNetwork, "--api-key-file", "server.api_key_file", "FILE",
-     "one API key a line, # for comments [none: open to all]"},
+     "API keys, each a line, KEY or KEY name=NAME, # for comments [none: open to all]"},
+    {kNetwork, "--max-requests-per-key", "server.max_requests_per_key", "N",
+     "generating requests of one API key in flight, then 429; 0 = any number"},
+    {kNetwork, "--max-tokens-per-key", "server.max_tokens_per_key", "N",
+     "tokens of their prompts and longest outputs, then 429; 0 = any number"},
+    {kNetwork, "--allowed-origins", "server.cors_origins", "JSON",
+     "origins whose pages may read answers: [\"https://a.example\"], [\"*\"]"},
     {kNetwork, "--max-body-bytes", "http.max_body_bytes", "SIZE", "largest HTTP body"},
     {kNetwork, "--sse-keep-alive-interval", "http.sse_keep_alive_s", "S",
      "seconds of silence before a comment; 0 = none"},
@@ -72,6 +78,7 @@ constexpr Flag kFlags[] = {
     {kLogging, "--metrics-prefix", "metrics.prefix", "NAME",
      "before the colon of metrics: vllm for tools that know its names"},
     {kLogging, "--log-level", "server.log_level", "LEVEL", "debug | info | warning | error"},
+    {kLogging, "--log-format", "server.log_format", "FORMAT", "text | json, an object a line"},
 };
 
 struct Switch {
@@ -88,7 +95,11 @@ constexpr Switch kSwitches[] = {
     {kScheduler, "--no-enable-prefix-caching", kCaching, "false", "compute them again"},
     {kDevice, "--enforce-eager", "device.enforce_eager", "true", "no CUDA graphs for decode steps"},
     {kNetwork, "--strict-params", "http.strict_params", "true", "refuse unknown request fields"},
+    {kNetwork, "--allow-credentials", "server.cors_credentials", "true",
+     "of those origins: cookies and certificates of the browser"},
     {kNetwork, "--no-grpc", "grpc.enabled", "false", "do not serve gRPC"},
+    {kLogging, "--disable-log-requests", "server.log_requests", "false",
+     "no line for each request"},
 };
 
 constexpr char kFooter[] = R"(Examples:
@@ -98,6 +109,7 @@ constexpr char kFooter[] = R"(Examples:
   pbserve --config configs/qwen3-8b.json --set pbs.threshold=0.95
 
 API keys are also read from the environment: PBSERVE_API_KEYS, separated by commas or newlines.
+"KEY name=NAME" gives a key the name that logs and limits use; without it it is key1, key2, ...
 A running server shows every key of the config, with its value, at /config.)";
 
 // 67108864 as 64M.

@@ -1,24 +1,21 @@
 #include "server/config/config.h"
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "server/config/config_table.h"
+#include "server/config/cors_origins.h"
 #include "server/config/host_address.h"
+#include "server/config/text_file.h"
 
 namespace pbserve::server {
 namespace {
 
-constexpr char kApiKeysVariable[] = "PBSERVE_API_KEYS";
 constexpr double kMaxSeconds = 86400;
 constexpr double kMaxBytes = 1LL << 40;
+constexpr double kMaxCount = 1LL << 40;
 
 // Ranges of the engine's keys are the engine's: validate() knows them.
 void bind_pbs(engine::PbsOptions* pbs, ConfigTable* table) {
@@ -108,6 +105,10 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.host", &server.host);
   table->add("server.api_keys", &server.api_keys);
   table->add("server.api_key_file", &server.api_key_file);
+  table->add_size("server.max_requests_per_key", &server.max_requests_per_key, {0, kMaxCount});
+  table->add_size("server.max_tokens_per_key", &server.max_tokens_per_key, {0, kMaxCount});
+  table->add("server.cors_origins", &server.cors_origins);
+  table->add("server.cors_credentials", &server.cors_credentials);
   table->add("server.drain_delay_s", &server.drain_delay_s, {0, kMaxSeconds});
   table->add("server.shutdown_timeout_s", &server.shutdown_timeout_s, {0, kMaxSeconds});
   table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
@@ -119,6 +120,10 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add_enum<std::string>(
       "server.log_level", &server.log_level,
       {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}});
+  table->add_enum<std::string>("server.log_format", &server.log_format,
+                               {{"text", "text"}, {"json", "json"}});
+  table->add("server.log_requests", &server.log_requests);
+  table->add("server.max_log_lines_per_s", &server.max_log_lines_per_s, {1, 1 << 20});
 
   HttpOptions& http = config->http;
   table->add("http.port", &http.port, {0, 65535});
@@ -157,18 +162,8 @@ ConfigTable bind(ServerConfig* config) {
   return table;
 }
 
-absl::StatusOr<std::string> read_file(const std::string& path) {
-  std::error_code ignored;  // what is not there cannot be opened either
-  if (std::filesystem::is_directory(path, ignored)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
-  }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 absl::Status apply_file(const std::string& path, ConfigTable* table) {
-  ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  ASSIGN_OR_RETURN(const std::string text, read_text_file(path));
   try {
     const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/true,
                                   /*ignore_comments=*/true);
@@ -192,44 +187,24 @@ absl::Status apply_all(const std::string& file, const std::vector<ConfigOverride
   return absl::OkStatus();
 }
 
-// Adds the pieces that hold more than blanks and no comment.
-absl::Status add_api_keys(absl::string_view source, const std::vector<std::string>& pieces,
-                          std::vector<std::string>* keys) {
-  const size_t num_before = keys->size();
-  for (const absl::string_view piece : pieces) {
-    const absl::string_view key = absl::StripAsciiWhitespace(piece);
-    if (!key.empty() && key.front() != '#') keys->emplace_back(key);
-  }
-  if (keys->size() > num_before) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(source, ": holds no key"));
-}
-
-// Errors name the source, never a key.
-absl::Status read_api_keys(ServerOptions* server) {
-  for (const std::string& key : server->api_keys) {
-    if (key.empty()) return absl::InvalidArgumentError("server.api_keys: a key must not be empty");
-  }
-  if (!server->api_key_file.empty()) {
-    const std::string source = absl::StrCat("server.api_key_file = ", server->api_key_file);
-    const auto text = read_file(server->api_key_file);
-    if (!text.ok()) {
-      return absl::Status(text.status().code(),
-                          absl::StrCat("server.api_key_file = ", text.status().message()));
-    }
-    RETURN_IF_ERROR(add_api_keys(source, absl::StrSplit(*text, '\n'), &server->api_keys));
-  }
-  const char* environment = std::getenv(kApiKeysVariable);
-  if (environment == nullptr || *environment == '\0') return absl::OkStatus();
-  return add_api_keys(kApiKeysVariable, absl::StrSplit(environment, absl::ByAnyChar(",\n")),
-                      &server->api_keys);
-}
-
 // A message that could never be received whole.
 absl::Status check_message_limits(const GrpcOptions& grpc) {
   if (grpc.max_message_bytes <= grpc.max_buffered_message_bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("grpc.max_buffered_message_bytes = ", grpc.max_buffered_message_bytes,
                    ": must be at least grpc.max_message_bytes = ", grpc.max_message_bytes));
+}
+
+// A limit that nobody can reach is a mistake.
+absl::Status check_key_limits(const ServerOptions& server) {
+  if (!server.keys.empty()) return absl::OkStatus();
+  for (const auto& [path, value] : {std::pair("max_requests_per_key", server.max_requests_per_key),
+                                    {"max_tokens_per_key", server.max_tokens_per_key}}) {
+    if (value == 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("server.", path, " = ", value, ": needs API keys, and there are none"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -243,7 +218,10 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
     engine::apply_paper_preset(config.engine.pbs);
     RETURN_IF_ERROR(apply_all(file, overrides, &config));
   }
-  RETURN_IF_ERROR(read_api_keys(&config.server));
+  ASSIGN_OR_RETURN(config.server.keys,
+                   read_api_keys(config.server.api_keys, config.server.api_key_file));
+  RETURN_IF_ERROR(check_key_limits(config.server));
+  RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
   RETURN_IF_ERROR(check_message_limits(config.grpc));
   ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));
@@ -252,7 +230,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
 
 Json effective_config(const ServerConfig& config) {
   ServerConfig shown = config;
-  for (std::string& key : shown.server.api_keys) key = "(hidden)";
+  shown.server.api_keys.assign(shown.server.keys.size(), "(hidden)");
   return bind(&shown).dump();
 }
 

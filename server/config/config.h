@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/config.h"
 #include "kernels/core/status.h"
+#include "server/config/api_keys.h"
 #include "server/json/body.h"
 
 namespace pbserve::server {
@@ -44,18 +45,27 @@ struct GrpcOptions {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  std::vector<std::string> api_keys;  // empty: open to everybody who can connect
+  std::vector<std::string> api_keys;  // see api_keys.h for how they are written
   std::string api_key_file;           // one key a line, besides api_keys
-  double drain_delay_s = 0;           // after SIGTERM: not ready, but all requests are taken still
-  double shutdown_timeout_s = 30;     // what runs may finish after that
-  double watchdog_s = 120;     // /health fails once the engine stands still for this long while
-                               // it has work; 0 = never
-  int32_t admin_port = -1;     // health, readiness and metrics without a key; 0 = any free one,
-                               // -1 = none
+  std::vector<ApiKey> keys;  // filled by load_config() from all sources, the environment too;
+                             // empty: open to everybody who can connect
+  int64_t max_requests_per_key = 0;       // generating, in flight; 0 = any number
+  int64_t max_tokens_per_key = 0;         // of their prompts and longest outputs; 0 = any number
+  std::vector<std::string> cors_origins;  // whose pages may read answers; *: all; empty: no CORS
+  bool cors_credentials = false;          // those pages may send cookies and certificates
+  double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
+  double shutdown_timeout_s = 30;  // what runs may finish after that
+  double watchdog_s = 120;         // /health fails once the engine stands still for this long while
+                                   // it has work; 0 = never
+  int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
+                                   // -1 = none
   int32_t max_connections_per_address = 1024;  // of one client, on each port; 0 = no bound
-  int32_t worker_threads = 2;  // parsing and tokenising
+  int32_t worker_threads = 2;      // parsing and tokenising
   int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
   std::string log_level = "info";           // debug | info | warning | error
+  std::string log_format = "text";          // text | json: each line an object
+  bool log_requests = true;                 // a line for every request
+  int64_t max_log_lines_per_s = 1000;       // of those; what is left out is counted
 };
 
 struct ServerConfig {
@@ -71,9 +81,8 @@ struct ConfigOverride {
   std::string value;
 };
 
-// Defaults, then the file (if `file` is not empty), then the overrides. Adds the keys of
-// api_key_file and of the environment's PBSERVE_API_KEYS (commas or newlines between them), makes
-// an address of server.host, and checks every limit, the engine's too.
+// Defaults, then the file (if `file` is not empty), then the overrides. Reads the keys of all
+// sources, makes an address of server.host, and checks every limit, the engine's too.
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides);
 

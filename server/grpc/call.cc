@@ -5,9 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
-#include "server/generation.h"
 #include "server/grpc/status.h"
-#include "server/request_id.h"
 
 namespace pbserve::server {
 namespace {
@@ -20,7 +18,7 @@ GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* cal
                    GrpcCallOptions options)
     : context_(context),
       call_(call),
-      request_id_(make_request_id()),
+      request_(options.request),
       options_(std::move(options)),
       peer_(call->peer()),
       open_(options_.count) {}
@@ -56,7 +54,7 @@ void GrpcCall::stop_reading(const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     if (!is_reading_) return;
   }
-  refuse(status);
+  finish(status);
 }
 
 void GrpcCall::OnReadDone(bool ok) {
@@ -71,13 +69,12 @@ void GrpcCall::OnReadDone(bool ok) {
                             ok ? static_cast<int64_t>(message_.Length()) : 0);
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
-    const absl::Status status = end_of_messages();
-    return status.ok() ? finish(status) : refuse(status);
+    return finish(end_of_messages());
   }
   lease_ = ByteBudget::Lease(&context_->messages);
   if (!lease_.grow_to(static_cast<int64_t>(message_.Length()))) {
     message_.Clear();
-    return refuse(absl::ResourceExhaustedError(
+    return finish(absl::ResourceExhaustedError(
         absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
                      context_->messages.limit_bytes(), ": try again later")));
   }
@@ -90,12 +87,13 @@ void GrpcCall::run() {
   const ByteBudget::Lease lease = std::move(lease_);
   grpc::ByteBuffer message;
   message.Swap(&message_);
-  if (context_->app->workers.refuses()) return refuse(not_ready());
+  request_->record.bytes_in += static_cast<int64_t>(message.Length());
+  if (context_->app->workers.refuses()) return finish(not_ready());
   try {
     serve(&message);
   } catch (const std::bad_alloc&) {
     message.Clear();
-    refuse(absl::ResourceExhaustedError("the server has not enough memory for this message"));
+    finish(absl::ResourceExhaustedError("the server has not enough memory for this message"));
   }
 }
 
@@ -115,17 +113,16 @@ bool GrpcCall::take_end() {
 }
 
 void GrpcCall::finish(const absl::Status& status) {
-  if (take_end()) Finish(to_grpc(status));
-}
-
-void GrpcCall::refuse(const absl::Status& status) {
   if (!take_end()) return;
-  log_refused(options_.route, request_id_, status);
+  status.ok() ? request_->succeed() : request_->fail(status);
+  if (!absl::IsCancelled(status)) request_->slot.give_back();  // else when the engine lets go
   Finish(to_grpc(status));
 }
 
 void GrpcCall::reply(grpc::ByteBuffer message) {
   if (!take_end()) return;
+  request_->record.bytes_out = static_cast<int64_t>(message.Length());
+  request_->succeed();
   reply_.Swap(&message);
   StartWriteAndFinish(&reply_, grpc::WriteOptions(), grpc::Status::OK);
 }

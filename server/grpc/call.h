@@ -10,7 +10,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <string>
 
 #include "kernels/core/status.h"
 #include "server/app.h"
@@ -18,6 +17,7 @@
 #include "server/grpc/connections.h"
 #include "server/grpc/heap_trim.h"
 #include "server/open_count.h"
+#include "server/open_request.h"
 
 namespace pbserve::server {
 
@@ -33,7 +33,7 @@ struct GrpcContext {
 };
 
 struct GrpcCallOptions {
-  std::string route;  // for the log line
+  std::shared_ptr<OpenRequest> request;
   OpenCount* count;
   bool needs_key;
   std::chrono::seconds receive_timeout;
@@ -59,9 +59,8 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   // The client has closed its side in place of a message.
   virtual absl::Status end_of_messages() const;
 
-  // Each ends the call unless it has ended. A refused one is logged; a reply is its last message.
+  // Each ends the call unless it has ended. A reply is its last message.
   void finish(const absl::Status& status);
-  void refuse(const absl::Status& status);
   void reply(grpc::ByteBuffer message);
 
   void read();
@@ -71,7 +70,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
 
   GrpcContext* const context_;
   grpc::GenericCallbackServerContext* const call_;  // lives until OnDone
-  std::string request_id_;
+  const std::shared_ptr<OpenRequest> request_;
 
   std::mutex mutex_;  // guards what follows; the flags say who may call Start... and Finish
   bool is_reading_ = false;

@@ -12,8 +12,6 @@
 namespace pbserve::server {
 namespace {
 
-constexpr char kRoute[] = "pbserve.v1.Inference/Generate";
-
 bool wants_progress(const v1::GenerateRequest& message) {
   return !message.has_prefill_progress() || message.prefill_progress();
 }
@@ -44,20 +42,20 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   if (!message.request_id().empty()) {
     // Before it becomes the call's name, which goes into logs.
     RETURN_IF_ERROR(check_request_id(message.request_id()));
-    request_id_ = message.request_id();
+    request_->set_id(message.request_id());
   }
   App* app = context_->app;
   if (!message.model().empty() && message.model() != app->engine->info().model_name) {
     return model_not_found(message.model().substr(0, 200));
   }
   ASSIGN_OR_RETURN(engine::Request request,
-                   from_proto(message, app->config.http.json, request_id_));
+                   from_proto(message, app->config.http.json, request_->id()));
   request.deadline = deadline_of(*call_);
   const auto on_ready = [weak = std::weak_ptr<GenerateCall>(shared())] {
     if (const auto call = weak.lock()) call->pump();
   };
   return Generation::start(app->engine, std::move(request),
-                           {.route = kRoute,
+                           {.open = request_,
                             .buffer_bytes = app->config.server.response_buffer_bytes,
                             .wants_progress = wants_progress(message),
                             .on_ready = on_ready});
@@ -73,7 +71,7 @@ void GenerateCall::serve(grpc::ByteBuffer* bytes) {
     if (generation.ok() && !is_cancelled) generation_ = *std::move(generation);
   }
   if (is_cancelled) return finish(absl::CancelledError("the call was cancelled"));
-  if (!generation.ok()) return refuse(generation.status());
+  if (!generation.ok()) return finish(generation.status());
   pump();
 }
 
@@ -89,9 +87,14 @@ void GenerateCall::pump() {
     is_last = completion != nullptr;
     if (is_last) error = completion_error(*completion);
     if (error.ok()) {
-      event_ = to_bytes(to_proto(*event, request_id_));
+      event_ = to_bytes(to_proto(*event, request_->id()));
       is_writing_ = true;
       is_finished_ = is_last;
+      request_->record.bytes_out += static_cast<int64_t>(event_.Length());
+      if (is_last) {
+        request_->succeed();
+        request_->slot.give_back();
+      }
     }
   }
   if (!error.ok()) return finish(error);

@@ -51,7 +51,7 @@ HealthWatch::HealthWatch(GrpcHealth* health, GrpcContext* context,
 void HealthWatch::serve(grpc::ByteBuffer* bytes) {
   MessageMemory memory(&context_->messages);
   const auto message = memory.parse<HealthCheckRequest>(bytes);
-  if (!message.ok()) return refuse(message.status());
+  if (!message.ok()) return finish(message.status());
   bool is_cancelled = false;
   {
     const std::lock_guard lock(mutex_);

@@ -108,7 +108,7 @@ ReflectionCall::ReflectionCall(GrpcContext* context, grpc::GenericCallbackServer
 void ReflectionCall::serve(grpc::ByteBuffer* bytes) {
   MessageMemory memory(&context_->messages);
   const auto request = memory.parse<ServerReflectionRequest>(bytes);
-  if (!request.ok()) return refuse(request.status());
+  if (!request.ok()) return finish(request.status());
   response_ = to_bytes(answer(**request));
   StartWrite(&response_);
 }

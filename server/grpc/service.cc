@@ -10,20 +10,22 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "server/api_error.h"
-#include "server/generation.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/generate.h"
 #include "server/grpc/message.h"
 #include "server/grpc/reflection.h"
 #include "server/grpc/status.h"
-#include "server/request_id.h"
+#include "server/open_request.h"
 
 namespace pbserve::server {
 namespace {
 
 // Of a message to a method that needs no key: a few bytes that come with the call's metadata.
 constexpr std::chrono::seconds kOpenReceiveTimeout(1);
+
+constexpr size_t kLoggedBytesMax = 200;  // of a method
 
 // Ends a call at once.
 class RefusedCall : public grpc::ServerGenericBidiReactor {
@@ -44,7 +46,7 @@ class UnaryCall : public GrpcCall {
  private:
   void serve(grpc::ByteBuffer* message) override {
     absl::StatusOr<grpc::ByteBuffer> response = work_(message);
-    if (!response.ok()) return refuse(response.status());
+    if (!response.ok()) return finish(response.status());
     reply(*std::move(response));
   }
 
@@ -108,6 +110,7 @@ struct Method {
   bool is_open;  // needs no API key
   OpenCount GrpcContext::*count;
   Make make;
+  bool generates = false;
 };
 
 // A method that turns one message into another.
@@ -151,7 +154,8 @@ const Method* find_method(absl::string_view path) {
   constexpr bool kKeyed = false;
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>,
+       /*generates=*/true},
       {"/pbserve.v1.Inference/Tokenize", kKeyed, calls, unary(tokenize)},
       {"/pbserve.v1.Inference/Detokenize", kKeyed, calls, unary(detokenize)},
       {"/pbserve.v1.Inference/ListModels", kKeyed, calls, unary(list_models)},
@@ -168,24 +172,29 @@ const Method* find_method(absl::string_view path) {
   return nullptr;
 }
 
-absl::Status check_key(const App& app, const grpc::CallbackServerContext& call) {
-  const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return app.auth.check("");
-  return app.auth.check(absl::string_view(found->second.data(), found->second.size()));
+// The first value of that name, or empty.
+absl::string_view metadata(const grpc::CallbackServerContext& call, const char* name) {
+  const auto found = call.client_metadata().find(name);
+  if (found == call.client_metadata().end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
+absl::Status check_key(const App& app, const grpc::CallbackServerContext& call, Caller* caller) {
+  return app.auth.check({metadata(call, "authorization"), metadata(call, "x-api-key")}, caller);
 }
 
 absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& call,
-                   const Method* method, const OpenCount& count) {
+                   const Method* method, const OpenCount& count, OpenRequest* request) {
+  Caller* const caller = &request->record.caller;
   // Before "no such method": without a key nobody learns what exists.
-  if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call));
+  if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call, caller));
   if (method == nullptr) {
     return absl::UnimplementedError(absl::StrCat("no method ", call.method().substr(0, 200)));
   }
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
   }
-  return absl::OkStatus();
+  return method->generates ? request->slot.take(caller->key_use) : absl::OkStatus();
 }
 
 ConnectionLimits limits_of(const ServerConfig& config) {
@@ -211,12 +220,18 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const Method* method = find_method(call->method());
   if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
   OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
-  if (const absl::Status status = admit(*context_.app, *call, method, count); !status.ok()) {
-    log_refused(call->method().substr(0, 200), make_request_id(), status);
+  const auto request =
+      std::make_shared<OpenRequest>(context_.app->request_log, address_of_peer(call->peer()));
+  RequestRecord& record = request->record;
+  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
+  record.is_probe = method != nullptr && method->is_open;
+  const absl::Status status = admit(*context_.app, *call, method, count, request.get());
+  if (!status.ok()) {
+    request->fail(status);
     return new RefusedCall(to_grpc(status));
   }
   const std::chrono::seconds timeout(limits.receive_timeout_s);
-  GrpcCallOptions options{.route = std::string(method->path.substr(1)),
+  GrpcCallOptions options{.request = request,
                           .count = &count,
                           .needs_key = !method->is_open,
                           .receive_timeout = method->is_open ? kOpenReceiveTimeout : timeout};

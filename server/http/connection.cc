@@ -4,17 +4,20 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "server/api_error.h"
-#include "server/generation.h"
+#include "server/http/answer.h"
+#include "server/http/cors.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
 #include "server/listener.h"
+#include "server/open_request.h"
 #include "server/request_id.h"
 #include "server/run_on_workers.h"
 
@@ -23,25 +26,31 @@ namespace {
 
 using boost::asio::awaitable;
 
-constexpr char kRequestId[] = "X-Request-Id";
-constexpr size_t kLoggedPathBytes = 200;
+constexpr size_t kLoggedBytesMax = 200;  // of a method and of a path
 
-// The client's own name for the request, or one of ours.
-absl::StatusOr<std::string> request_id_of(const HttpRequest& request) {
+// Of a head that is whole. The client's own name for the request stays, if it is one.
+absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
+  open->record.method = request.method.substr(0, kLoggedBytesMax);
+  open->record.route = request.path.substr(0, kLoggedBytesMax);
   const std::string given = header_or_empty(request, "x-request-id");
-  if (given.empty()) return make_request_id();
+  if (given.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(check_request_id(given));
-  return given;
+  open->set_id(given);
+  return absl::OkStatus();
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
+absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, OpenRequest* open) {
+  RequestRecord* const record = &open->record;
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
-    RETURN_IF_ERROR(app.auth.check(header_or_empty(request, "authorization")));
+    const std::string authorization = header_or_empty(request, "authorization");
+    const std::string api_key = header_or_empty(request, "x-api-key");
+    RETURN_IF_ERROR(app.auth.check({authorization, api_key}, &record->caller));
   }
   RETURN_IF_ERROR(route.status());
+  record->is_probe = is_probe(**route);
   // Before a byte of it is read: open routes must not be able to take memory.
   if ((*route)->method != "POST" && request.has_body) {
     return body_not_taken(request.method, request.path);
@@ -50,21 +59,13 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
   if ((*route)->method == "POST" && !type.empty() && !absl::StartsWith(type, "application/json")) {
     return unsupported_media_type(type);
   }
+  if ((*route)->generates) RETURN_IF_ERROR(open->slot.take(record->caller.key_use));
   return route;
-}
-
-awaitable<bool> reply_error(HttpStream* stream, const HttpRequest& request, std::string request_id,
-                            absl::Status error, bool keep_alive) {
-  log_refused(request.path.substr(0, kLoggedPathBytes), request_id, error);
-  HttpReply reply = to_http_reply(error);
-  reply.headers.emplace_back(kRequestId, std::move(request_id));
-  const bool is_written = co_await stream->write_reply(std::move(reply), keep_alive);
-  co_return is_written&& keep_alive;
 }
 
 // Handlers run on the workers where the work grows with the input.
 awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, HttpRequest request,
-                              std::string request_id, bool keep_alive) {
+                              OpenRequest* open, bool keep_alive) {
   absl::StatusOr<HttpReply> reply;
   if (route->method == "POST") {
     const size_t body_bytes = request.body.size();
@@ -75,67 +76,76 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
   } else {
     reply = route->handler(*app, request);
   }
-  if (!reply.ok()) reply = to_http_reply(reply.status());
-  reply->headers.emplace_back(kRequestId, std::move(request_id));
-  const bool is_written = co_await stream->write_reply(*std::move(reply), keep_alive);
-  co_return is_written&& keep_alive;
+  if (!reply.ok()) co_return co_await write_error(stream, open, reply.status(), keep_alive);
+  open->succeed(reply->status);
+  co_return co_await write_answer(stream, open, *std::move(reply), keep_alive);
 }
 
 // False: the connection must be closed.
-awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request) {
+awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request,
+                              std::shared_ptr<OpenRequest> open) {
   App* app = context->app;
   const bool keep_alive = stream->keep_alive() && app->ready;
-  absl::StatusOr<std::string> id = request_id_of(request);
-  if (!id.ok()) {
-    co_return co_await reply_error(stream, request, make_request_id(), id.status(), false);
+  const ServerOptions& options = app->config.server;
+  stream->set_headers(cors_headers(options, header_or_empty(request, "origin")));
+  const absl::Status head = record_head(request, open.get());
+  if (!head.ok()) co_return co_await write_error(stream, open.get(), head, false);
+  if (std::optional<HttpReply> reply = preflight_reply(options, request)) {
+    open->succeed(reply->status);
+    const bool may_stay = keep_alive && !request.has_body;
+    co_return co_await write_answer(stream, open.get(), *std::move(reply), may_stay);
   }
-  const absl::StatusOr<const Route*> route = admit(*app, request);
+  const absl::StatusOr<const Route*> route = admit(*app, request, open.get());
   if (!route.ok()) {
     // The body, if there is one, has not been read: the connection cannot be used again.
     const bool may_stay = keep_alive && !request.has_body;
-    co_return co_await reply_error(stream, request, *std::move(id), route.status(), may_stay);
+    co_return co_await write_error(stream, open.get(), route.status(), may_stay);
   }
   const absl::Status body = co_await stream->read_body(&context->bodies, &request);
   if (absl::IsCancelled(body)) co_return false;
-  if (!body.ok()) co_return co_await reply_error(stream, request, *std::move(id), body, false);
+  if (!body.ok()) {
+    open->slot.give_back();
+    co_return co_await write_error(stream, open.get(), body, false);
+  }
+  open->record.bytes_in = static_cast<int64_t>(request.body.size());
   if (!(*route)->generates) {
-    co_return co_await serve_handler(stream, app, *route, std::move(request), *std::move(id),
+    co_return co_await serve_handler(stream, app, *route, std::move(request), open.get(),
                                      keep_alive);
   }
   GenerationExchange exchange{.stream = stream,
                               .app = app,
                               .api = *(*route)->generates,
                               .request = std::move(request),
-                              .request_id = *std::move(id),
+                              .open = std::move(open),
                               .keep_alive = keep_alive};
   co_return co_await serve_generation(std::move(exchange));
 }
 
 // The answer to what read_header() gave. False: the connection must be closed.
 awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
-                               absl::StatusOr<HttpRequest> request) {
+                               absl::StatusOr<HttpRequest> request,
+                               std::shared_ptr<OpenRequest> open) {
   const OpenCount::Scope open_exchange(&context->exchanges);
   absl::Status error = request.status();
   if (request.ok()) {
     try {
-      co_return co_await serve_request(stream, context, *std::move(request));
+      co_return co_await serve_request(stream, context, *std::move(request), open);
     } catch (const std::bad_alloc&) {
       error = out_of_memory();  // one request's: what it held has gone with it
     }
   }
+  open->fail(error);
   if (stream->answer() != HttpStream::Answer::kNone) co_return false;
-  // Named: gcc 12 destroys an aggregate that is a temporary of a co_await expression twice.
-  const HttpRequest unread;
-  co_return co_await reply_error(stream, unread, make_request_id(), error, false);
+  co_return co_await write_error(stream, open.get(), error, false);
 }
 
 }  // namespace
 
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
   boost::system::error_code ignored;
-  std::string address = address_of(socket.remote_endpoint(ignored));
+  const std::string address = address_of(socket.remote_endpoint(ignored));
   HttpStream stream(std::move(socket), context->app->config.http);
-  HttpConnections::Scope connection(&context->connections, std::move(address), stream.closer());
+  HttpConnections::Scope connection(&context->connections, address, stream.closer());
   while (true) {
     connection.begin_wait();
     const bool has_request = co_await stream.wait_for_request();
@@ -143,7 +153,9 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
     if (!has_request) co_return;
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
-    const bool may_stay = co_await serve_exchange(&stream, context, std::move(request));
+    auto open = std::make_shared<OpenRequest>(context->app->request_log, address);
+    const bool may_stay =
+        co_await serve_exchange(&stream, context, std::move(request), std::move(open));
     if (!may_stay) co_return co_await stream.close_politely();
   }
 }

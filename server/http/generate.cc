@@ -14,8 +14,10 @@
 
 #include "server/api_error.h"
 #include "server/generation.h"
+#include "server/http/answer.h"
 #include "server/http/sse.h"
 #include "server/openai/format.h"
+#include "server/request_id.h"
 #include "server/run_on_workers.h"
 
 namespace pbserve::server {
@@ -57,10 +59,6 @@ struct Started {
   OpenAiFormatter formatter;
 };
 
-std::string route_name(OpenAiApi api) {
-  return api == OpenAiApi::kChat ? "/v1/chat/completions" : "/v1/completions";
-}
-
 OpenAiFormatter make_formatter(const App& app, const OpenAiCall& call) {
   return OpenAiFormatter(
       {.api = call.api,
@@ -73,15 +71,25 @@ OpenAiFormatter make_formatter(const App& app, const OpenAiCall& call) {
        .include_metrics = call.include_metrics});
 }
 
+// Before anything else of the body: what is wrong with it is answered and logged under its id.
+void take_id(const Json& body, OpenRequest* open) {
+  const auto id = body.find("request_id");
+  if (id == body.end() || !id->is_string()) return;
+  const std::string& text = id->get_ref<const std::string&>();
+  if (check_request_id(text).ok()) open->set_id(text);
+}
+
 // On a worker: bytes -> JSON -> Request -> tokens -> queue. The body is gone when this returns.
-absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request, std::string request_id,
+absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
+                              const std::shared_ptr<OpenRequest>& open,
                               std::function<void()> on_ready) {
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
   const JsonRelease release(&body);
   request = {};
+  take_id(body, open.get());
   const OpenAiParseOptions options{.model_name = app->engine->info().model_name,
                                    .strict = app->config.http.strict_params,
-                                   .request_id = std::move(request_id)};
+                                   .request_id = open->id()};
   ASSIGN_OR_RETURN(OpenAiCall call, api == OpenAiApi::kChat ? parse_chat(body, options)
                                                             : parse_completion(body, options));
   release_json(&body);
@@ -89,7 +97,7 @@ absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request, std:
   const std::string id = call.request.id;
   ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation,
                    Generation::start(app->engine, std::move(call.request),
-                                     {.route = route_name(api),
+                                     {.open = open,
                                       .buffer_bytes = app->config.server.response_buffer_bytes,
                                       .wants_progress = call.stream && call.return_progress,
                                       .on_ready = std::move(on_ready)}));
@@ -121,30 +129,36 @@ bool append_ready_events(Started* started, std::string* sse, absl::Status* error
   return false;
 }
 
+void record_end(const absl::Status& error, OpenRequest* open) {
+  error.ok() ? open->succeed() : open->fail(error);
+}
+
 awaitable<bool> stream_events(const GenerationExchange& exchange, Started* started, Bell* bell) {
   const double keep_alive_s =
       started->call.sse_keep_alive ? exchange.app->config.http.sse_keep_alive_s : 0;
   HttpStream& stream = *exchange.stream;
-  if (!co_await stream.begin_events(started->call.request.id, exchange.keep_alive)) {
-    co_return false;
-  }
+  if (!co_await stream.begin_events(exchange.open->id(), exchange.keep_alive)) co_return false;
   absl::Status error;
   std::string sse;
   bool is_done = false;
   while (!is_done) {
     sse.clear();
     is_done = append_ready_events(started, &sse, &error);
+    if (is_done) exchange.open->slot.give_back();
     // After a write the queue is looked at again before the wait: a bell during it rang unheard.
     if (sse.empty() && !is_done && co_await bell->wait(keep_alive_s)) sse = kSseKeepAlive;
     if (!co_await stream.write_events(sse)) co_return false;
+    exchange.open->record.bytes_out += static_cast<int64_t>(sse.size());
   }
   const bool is_ended = co_await stream.end_events();
+  if (is_ended) record_end(error, exchange.open.get());
   co_return is_ended&& error.ok() && exchange.keep_alive;
 }
 
 awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* started, Bell* bell) {
   std::string text;
   HttpReply reply;
+  absl::Status error;
   while (true) {
     const std::optional<ResponseEvent> event = started->generation->next();
     if (!event) {
@@ -152,7 +166,7 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
     } else if (const auto* delta = std::get_if<engine::TextDelta>(&*event)) {
       text += delta->text;
     } else if (const auto* completion = std::get_if<engine::Completion>(&*event)) {
-      const absl::Status error = completion_error(*completion);
+      error = completion_error(*completion);
       if (error.ok()) {
         reply.body = started->formatter.response(text, *completion);
       } else {
@@ -161,10 +175,10 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
       break;
     }
   }
-  reply.headers.emplace_back("X-Request-Id", started->call.request.id);
-  const bool is_written =
-      co_await exchange.stream->write_reply(std::move(reply), exchange.keep_alive);
-  co_return is_written&& exchange.keep_alive;
+  record_end(error, exchange.open.get());
+  exchange.open->slot.give_back();
+  co_return co_await write_answer(exchange.stream, exchange.open.get(), std::move(reply),
+                                  exchange.keep_alive);
 }
 
 awaitable<bool> run(GenerationExchange* exchange) {
@@ -172,17 +186,15 @@ awaitable<bool> run(GenerationExchange* exchange) {
   Bell bell(co_await asio::this_coro::executor);
   const size_t body_bytes = exchange->request.body.size();
   auto request = std::make_shared<HttpRequest>(std::move(exchange->request));
-  auto work = [app, api = exchange->api, request, id = exchange->request_id,
-               ringer = bell.ringer()] { return start(app, api, std::move(*request), id, ringer); };
+  auto work = [app, api = exchange->api, request, open = exchange->open, ringer = bell.ringer()] {
+    return start(app, api, std::move(*request), open, ringer);
+  };
   absl::StatusOr<Started> started =
       co_await run_on_workers(&app->workers, body_bytes, std::move(work));
   if (!started.ok()) {
-    log_refused(route_name(exchange->api), exchange->request_id, started.status());
-    HttpReply reply = to_http_reply(started.status());
-    reply.headers.emplace_back("X-Request-Id", exchange->request_id);
-    const bool is_written =
-        co_await exchange->stream->write_reply(std::move(reply), exchange->keep_alive);
-    co_return is_written && exchange->keep_alive;
+    exchange->open->slot.give_back();
+    co_return co_await write_error(exchange->stream, exchange->open.get(), started.status(),
+                                   exchange->keep_alive);
   }
   if (started->call.stream) co_return co_await stream_events(*exchange, &*started, &bell);
   co_return co_await answer_whole(*exchange, &*started, &bell);
@@ -198,14 +210,14 @@ awaitable<bool> run_caught(GenerationExchange* exchange, absl::Status* error) {
   co_return false;
 }
 
-// Ends an answer, begun or not, with an error; the connection closes afterwards.
+// Ends an answer, begun or not, with an error; the connection closes afterwards. An answer that is
+// over stays what it is: many clients leave right after its last byte.
 awaitable<void> end_with(const GenerationExchange& exchange, const absl::Status& error) {
   HttpStream& stream = *exchange.stream;
   if (stream.answer() == HttpStream::Answer::kNone) {
-    HttpReply reply = to_http_reply(error);
-    reply.headers.emplace_back("X-Request-Id", exchange.request_id);
-    co_await stream.write_reply(std::move(reply), false);
+    co_await write_error(&stream, exchange.open.get(), error, false);
   } else if (stream.answer() == HttpStream::Answer::kEvents) {
+    exchange.open->fail(error);
     std::string sse;
     append_sse_data(to_error_body(error), &sse);
     if (co_await stream.write_events(sse)) co_await stream.end_events();
@@ -225,6 +237,7 @@ awaitable<bool> serve_generation(GenerationExchange exchange) {
   // cancels the request in the engine.
   const auto outcome =
       co_await (run_caught(&exchange, &error) || exchange.stream->wait_for_disconnect());
+  if (!error.ok()) exchange.open->fail(error);
   if (outcome.index() == 1 && std::get<1>(outcome)) error = client_left();
   if (!error.ok()) co_await end_with(exchange, error);
   co_return outcome.index() == 0 && std::get<0>(outcome) && exchange.stream->keep_alive();

@@ -3,11 +3,12 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
-#include <string>
+#include <memory>
 
 #include "server/app.h"
 #include "server/http/message.h"
 #include "server/http/stream.h"
+#include "server/open_request.h"
 #include "server/openai/parse.h"
 
 namespace pbserve::server {
@@ -17,7 +18,7 @@ struct GenerationExchange {
   App* app;
   OpenAiApi api;
   HttpRequest request;
-  std::string request_id;  // where the body has none
+  std::shared_ptr<OpenRequest> open;
   bool keep_alive;
 };
 

@@ -20,11 +20,13 @@ struct HttpRequest {
   ByteBudget::Lease body_lease;  // what the body holds of the shared budget
 };
 
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
+
 struct HttpReply {
-  int status = 200;
+  int status = 200;  // 204 has no content type and no body
   std::string content_type = "application/json";
   std::string body = {};
-  std::vector<std::pair<std::string, std::string>> headers = {};
+  HttpHeaders headers = {};
 };
 
 inline std::string header_or_empty(const HttpRequest& request, const std::string& name) {

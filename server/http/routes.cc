@@ -175,7 +175,7 @@ std::span<const Route> routes() { return kRoutes; }
 
 absl::StatusOr<const Route*> find_admin_route(absl::string_view method, absl::string_view path) {
   const absl::StatusOr<const Route*> route = find_route(method, path);
-  if (!route.ok() || (*route)->is_open || (*route)->path == "/metrics") return route;
+  if (!route.ok() || is_probe(**route)) return route;
   return unknown_route(method, path);
 }
 

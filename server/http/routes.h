@@ -25,6 +25,9 @@ struct Route {
 
 std::span<const Route> routes();
 
+// Whether it is there for what asks again and again: orchestrators, balancers, scrapers.
+inline bool is_probe(const Route& route) { return route.is_open || route.path == "/metrics"; }
+
 // HEAD finds the routes of GET. kNotFound or "method not allowed" where nothing matches.
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path);
 // The same among those of the admin port.

@@ -100,6 +100,7 @@ struct HttpStream::Impl {
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
+  HttpHeaders headers;  // of every answer to this request
   Answer answer = Answer::kNone;
   bool waits_for_request = false;
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
@@ -142,6 +143,7 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   Impl& impl = *impl_;
   impl.parser.reset();
   impl.answer = Answer::kNone;
+  impl.headers.clear();
   impl.parser.emplace();
   impl.parser->header_limit(static_cast<uint32_t>(impl.options.max_header_bytes));
   impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));
@@ -192,17 +194,22 @@ awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* r
   co_return absl::OkStatus();
 }
 
+void HttpStream::set_headers(HttpHeaders headers) { impl_->headers = std::move(headers); }
+
 awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   Impl& impl = *impl_;
   const unsigned version = impl.parser ? impl.parser->get().version() : 11;
-  http::response<http::string_body> response(static_cast<http::status>(reply.status), version);
+  const auto status = static_cast<http::status>(reply.status);
+  const bool is_empty = status == http::status::no_content;  // which has no length either
+  http::response<http::string_body> response(status, version);
   if (reply.status == kClientClosedRequest) response.reason("Client Closed Request");
   response.set(http::field::server, kServerName);
-  response.set(http::field::content_type, reply.content_type);
+  if (!is_empty) response.set(http::field::content_type, reply.content_type);
+  for (const auto& [name, value] : impl.headers) response.set(name, value);
   for (const auto& [name, value] : reply.headers) response.set(name, value);
   response.keep_alive(keep_alive && !impl.has_discarded);
   response.body() = std::move(reply.body);
-  response.prepare_payload();
+  if (!is_empty) response.prepare_payload();
   if (!impl.parser || impl.parser->get().method() != http::verb::head) {
     co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); },
                                   Answer::kOver);
@@ -223,6 +230,7 @@ awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive
   response.set(http::field::cache_control, "no-cache");
   response.set("X-Accel-Buffering", "no");  // proxies must pass each event on at once
   response.set("X-Request-Id", request_id);
+  for (const auto& [name, value] : impl.headers) response.set(name, value);
   response.keep_alive(keep_alive && impl.is_chunked && !impl.has_discarded);
   response.chunked(impl.is_chunked);
   http::response_serializer<http::empty_body> serializer(response);

@@ -36,6 +36,9 @@ class HttpStream {
   // Fills body and body_lease. Throws std::bad_alloc where the body does not fit into memory.
   boost::asio::awaitable<absl::Status> read_body(ByteBudget* budget, HttpRequest* request);
 
+  // What the answer to the last request carries besides its own headers.
+  void set_headers(HttpHeaders headers);
+
   // False: the peer is gone or does not read. After a reply with `keep_alive` false nothing more
   // may be written.
   boost::asio::awaitable<bool> write_reply(HttpReply reply, bool keep_alive);

@@ -1,4 +1,4 @@
-// The one mapping from Status to HTTP and gRPC, API keys, request ids and the body budget.
+// The one mapping from Status to HTTP and gRPC, request ids and the body budget.
 #include "server/api_error.h"
 
 #include <gmock/gmock.h>
@@ -8,7 +8,6 @@
 #include <string>
 
 #include "models/field_error.h"
-#include "server/auth.h"
 #include "server/byte_budget.h"
 #include "server/request_id.h"
 
@@ -78,19 +77,6 @@ TEST(ApiError, TheFieldOfAnEngineErrorIsItsPayload) {
   EXPECT_EQ(error_param(models::about_field(about, "messages")), "messages[2].role");
   EXPECT_EQ(error_param(absl::InvalidArgumentError("temperature is 3")), "");
   EXPECT_EQ(error_param(models::about_field(absl::InternalError("x"), "prompt")), "");
-}
-
-TEST(Auth, NoKeysLetEverybodyIn) { EXPECT_TRUE(Auth({}).check("").ok()); }
-
-TEST(Auth, KeysAreComparedWhole) {
-  const Auth auth({"first", "second"});
-  EXPECT_TRUE(auth.check("Bearer first").ok());
-  EXPECT_TRUE(auth.check("bearer second").ok());
-  for (const char* wrong :
-       {"", "Bearer", "Bearer ", "Bearer firs", "Bearer firstx", "Bearer  first", "Bearer first ",
-        "Basic first", "first", "Bearer FIRST"}) {
-    EXPECT_EQ(auth.check(wrong).code(), absl::StatusCode::kUnauthenticated) << wrong;
-  }
 }
 
 TEST(RequestId, MadeOnesAreValidAndDiffer) {

@@ -49,6 +49,12 @@ class ConfigFile : public ::testing::Test {
   test::TempDir folder_;
 };
 
+std::vector<std::string> keys_of(const ServerConfig& config) {
+  std::vector<std::string> keys;
+  for (const ApiKey& key : config.server.keys) keys.push_back(key.key);
+  return keys;
+}
+
 TEST(ServerConfig, Defaults) {
   const ServerConfig config = *load({});
   EXPECT_EQ(config.server.host, "127.0.0.1");
@@ -142,7 +148,7 @@ TEST_F(ConfigFile, KeysComeFromAFileAndStayHidden) {
   folder_.write("keys", "one\n\n  two  \n");
   const ServerConfig config =
       *load({{"server.api_key_file", path}, {"server.api_keys", "[\"zero\"]"}});
-  EXPECT_THAT(config.server.api_keys, ElementsAre("zero", "one", "two"));
+  EXPECT_THAT(keys_of(config), ElementsAre("zero", "one", "two"));
   const std::string shown = dump_json(effective_config(config));
   EXPECT_THAT(shown, Not(HasSubstr("zero")));
   EXPECT_THAT(shown, HasSubstr("(hidden)"));
@@ -153,7 +159,7 @@ TEST_F(ConfigFile, KeysComeFromAFileAndStayHidden) {
 TEST_F(ConfigFile, LinesWithANumberSignAreNoKeys) {
   const std::string path = folder_.path() + "/keys";
   folder_.write("keys", "# for the team\n  # old\r\none\r\ntwo#2\n");
-  EXPECT_THAT(load({{"server.api_key_file", path}})->server.api_keys, ElementsAre("one", "two#2"));
+  EXPECT_THAT(keys_of(*load({{"server.api_key_file", path}})), ElementsAre("one", "two#2"));
   folder_.write("keys", "# nothing else\n");
   EXPECT_THAT(refusal({{"server.api_key_file", path}}), HasSubstr("holds no key"));
 }
@@ -167,15 +173,25 @@ class Environment : public ::testing::Test {
 TEST_F(Environment, KeysComeFromItAndStayHidden) {
   set_keys("one, two\nthree,\n");
   const ServerConfig config = *load({{"server.api_keys", "[\"zero\"]"}});
-  EXPECT_THAT(config.server.api_keys, ElementsAre("zero", "one", "two", "three"));
+  EXPECT_THAT(keys_of(config), ElementsAre("zero", "one", "two", "three"));
   EXPECT_THAT(dump_json(effective_config(config)), Not(HasSubstr("three")));
 }
 
 TEST_F(Environment, KeysThatAreNoneAreRefusedAndAnEmptyTextIsUnset) {
   set_keys("");
-  EXPECT_THAT(load({})->server.api_keys, IsEmpty());
+  EXPECT_THAT(load({})->server.keys, IsEmpty());
   set_keys(" ,\n");
   EXPECT_THAT(refusal({}), HasSubstr("PBSERVE_API_KEYS: holds no key"));
+}
+
+// A limit of nobody is a mistake.
+TEST(ServerConfig, LimitsOfKeysNeedKeys) {
+  for (const char* key : {"server.max_requests_per_key", "server.max_tokens_per_key"}) {
+    EXPECT_THAT(refusal({{key, "2"}}), HasSubstr(std::string(key) + " = 2: needs API keys"));
+    EXPECT_EQ(refusal({{key, "2"}, {"server.api_keys", "[\"a\"]"}}), "(accepted)");
+    EXPECT_EQ(refusal({{key, "0"}}), "(accepted)");
+    EXPECT_THAT(refusal({{key, "-1"}}), HasSubstr(key));
+  }
 }
 
 TEST(ServerConfig, AHostsNameBecomesItsAddress) {
@@ -253,7 +269,7 @@ TEST(CommandLine, FlagsAreAliasesOfKeys) {
   EXPECT_EQ(config.engine.model.hf_overrides, "{\"a\": 1}");
   EXPECT_FALSE(config.engine.scheduler.enable_prefix_caching);
   EXPECT_TRUE(config.http.strict_params);
-  EXPECT_THAT(config.server.api_keys, ElementsAre("a", "b"));
+  EXPECT_THAT(keys_of(config), ElementsAre("a", "b"));
   EXPECT_EQ(config.engine.pbs.threshold, 0.8f);
   EXPECT_TRUE(config.engine.model.special_tokens_in_content);
 }

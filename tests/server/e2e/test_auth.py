@@ -44,6 +44,27 @@ def test_spellings(locked, authorization, expected):
     assert status(locked, "GET", "/v1/models", authorization) == expected
 
 
+@pytest.mark.parametrize("headers, expected", [
+    ({"x-api-key": "first"}, 200), ({"X-Api-Key": "from-file"}, 200), ({"x-api-key": "firs"}, 401),
+    ({"x-api-key": "first", "Authorization": "Bearer first"}, 200),
+    ({"x-api-key": "second", "Authorization": "Bearer first"}, 401),
+    ({"x-api-key": "first", "Authorization": "Basic Zmlyc3Q="}, 401),
+    ({"x-api-key": "first", "Authorization": "Bearer wrong"}, 401)])
+def test_x_api_key_stands_for_the_bearer_and_never_against_it(locked, stubs, headers, expected):
+    reply = requests.get(locked.url + "/v1/models", headers=headers, timeout=30)
+    assert reply.status_code == expected
+    messages, services = stubs
+    metadata = [(name.lower(), value) for name, value in headers.items()]
+    with grpc.insecure_channel(locked.grpc_address) as channel:
+        call = services.InferenceStub(channel).GetLoad
+        if expected == 200:
+            call(messages.GetLoadRequest(), metadata=metadata)
+            return
+        with pytest.raises(grpc.RpcError) as refused:
+            call(messages.GetLoadRequest(), metadata=metadata)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_keys_are_shown_nowhere(locked):
     text = requests.get(locked.url + "/config", timeout=30,
                         headers={"Authorization": "Bearer first"}).text + locked.read_log()

@@ -146,7 +146,7 @@ def test_a_probe_cannot_send_much(locked, stubs, method):
         assert time.monotonic() - begin < 8
         assert memory.peak < 150
         memory.wait_until_back(60)
-    assert f'{method[1:]}" id=' in locked.read_log()
+    assert f"{method[1:]} id=" in locked.read_log()
     assert "the message is too large" in locked.read_log()
     honest.stop()
 
@@ -266,7 +266,7 @@ def test_refused_calls_are_logged(locked, stubs):
         assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert unknown.value.details() == "no method /pbserve.v1.Inference/Nope"
     log = locked.read_log()
-    assert 'pbserve.v1.Inference/GetLoad"' in log and "status=401" in log
+    assert "pbserve.v1.Inference/GetLoad id=" in log and "status=401" in log
     assert "no method /pbserve.v1.Inference/Nope" in log
 
 

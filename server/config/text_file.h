@@ -1,0 +1,13 @@
+// Files that an operator names in the config, read whole.
+#pragma once
+
+#include <string>
+
+#include "kernels/core/status.h"
+
+namespace pbserve::server {
+
+// Errors begin with the path.
+absl::StatusOr<std::string> read_text_file(const std::string& path);
+
+}  // namespace pbserve::server

@@ -1,0 +1,68 @@
+#include "server/open_request.h"
+
+#include <new>
+#include <utility>
+
+#include "server/api_error.h"
+#include "server/request_id.h"
+
+namespace pbserve::server {
+namespace {
+
+using Clock = RequestRecord::Clock;
+
+// `ms` after `begin`, unless that was not reached.
+std::optional<Clock::time_point> after(const std::optional<Clock::time_point>& begin, double ms) {
+  if (!begin || ms < 0) return std::nullopt;
+  const std::chrono::duration<double, std::milli> duration(ms);
+  return *begin + std::chrono::duration_cast<Clock::duration>(duration);
+}
+
+}  // namespace
+
+OpenRequest::OpenRequest(std::shared_ptr<RequestLog> log, std::string client_address)
+    : id_(make_request_id()), log_(std::move(log)) {
+  record.caller.address = std::move(client_address);
+  record.arrived_at = std::chrono::system_clock::now();
+  record.arrived = Clock::now();
+}
+
+OpenRequest::~OpenRequest() {
+  try {
+    // Nobody was there to give an answer to.
+    if (record.status == 0) fail(absl::CancelledError("the client left"));
+    record.id = id_;
+    record.ended = Clock::now();
+    if (completion_) {
+      record.prefill_began = after(record.submitted, completion_->timings.queue_ms);
+      record.first_token = after(record.submitted, completion_->timings.first_token_ms);
+      record.completion = std::move(completion_);
+    }
+    log_->write(record);
+  } catch (const std::bad_alloc&) {  // a line is what can be spared
+  }
+}
+
+std::string OpenRequest::id() const {
+  const std::lock_guard lock(mutex_);
+  return id_;
+}
+
+void OpenRequest::set_id(std::string id) {
+  const std::lock_guard lock(mutex_);
+  id_ = std::move(id);
+}
+
+void OpenRequest::fail(const absl::Status& error) {
+  record.status = http_status(error);
+  record.error = std::string(error.message());
+}
+
+void OpenRequest::succeed(int http_status) {
+  record.status = http_status;
+  record.error.clear();
+}
+
+void OpenRequest::complete(const engine::Completion& completion) { completion_ = completion; }
+
+}  // namespace pbserve::server
