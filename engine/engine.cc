@@ -195,18 +195,12 @@ absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<R
   absl::StatusOr<SequenceSpec> spec = impl_->intake.admit(request, id);
   absl::Status status = spec.status();
   if (status.ok() && request.on_sized) {
-    if (absl::Status refused = request.on_sized(spec->num_tokens_max); !refused.ok()) {
-      impl_->metrics.count_rejected("key_limit");
-      return refused;
-    }
+    RETURN_IF_ERROR(request.on_sized(spec->num_tokens_max));
   }
   if (status.ok()) {
     status = impl_->loop->submit(*std::move(spec), Intake::output_rules(request), std::move(sink));
   }
   if (status.ok()) return id;
-  impl_->metrics.count_rejected(absl::IsResourceExhausted(status) ? "queue_full"
-                                : absl::IsUnavailable(status)     ? "draining"
-                                                                  : "invalid");
   return status;
 }
 

@@ -100,8 +100,6 @@ struct Metrics::Impl {
   Family<Counter>& success_family =
       counter_family("request_success_total", "Finished requests by reason.");
   std::array<Counter*, kFinishedReasons.size()> success{};
-  Family<Counter>& rejected_family =
-      counter_family("requests_rejected_total", "Requests refused before they were queued.");
 
   Histogram& first_token = histogram("time_to_first_token_seconds",
                                      "From arrival to the first token.", kFirstTokenBuckets);
@@ -207,10 +205,6 @@ void Metrics::observe_finished(const Completion& completion, double e2e_seconds)
   const bool is_pbs = completion.sparse.mode_used == SparseMode::kPbs;
   (is_pbs ? impl_->density_pbs : impl_->density_dense).Observe(completion.sparse.density);
   if (completion.sparse.coverage) impl_->coverage.Observe(completion.sparse.coverage->mean);
-}
-
-void Metrics::count_rejected(const std::string& reason) {
-  impl_->rejected_family.Add({{"reason", reason}}).Increment();
 }
 
 std::string Metrics::render() const {

@@ -37,7 +37,6 @@ class Metrics {
   void observe_first_token(double seconds);
   void observe_inter_token(double seconds);
   void observe_finished(const Completion& completion, double e2e_seconds);
-  void count_rejected(const std::string& reason);  // queue_full, invalid, draining
 
   // Prometheus text format.
   std::string render() const;

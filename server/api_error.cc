@@ -198,4 +198,28 @@ int grpc_code(const absl::Status& status) { return static_cast<int>(status.code(
 
 std::string error_param(const absl::Status& status) { return payload(status, kParam); }
 
+std::string error_reason(const absl::Status& status) {
+  if (std::string code = payload(status, kCode); !code.empty()) return code;
+  switch (http_status(status)) {
+    case 401:
+      return "unauthenticated";
+    case 404:
+    case 405:
+      return "not_found";
+    case 408:
+      return "timeout";
+    case 413:
+    case 431:
+      return "too_large";
+    case 429:
+      return "overloaded";
+    case kClientClosedRequest:
+      return "client_left";
+    case 503:
+      return "unavailable";
+    default:
+      return http_status(status) < 500 ? "invalid" : "internal";
+  }
+}
+
 }  // namespace pbserve::server

@@ -48,6 +48,8 @@ int http_status(const absl::Status& status);
 int grpc_code(const absl::Status& status);
 // The field at fault, or empty.
 std::string error_param(const absl::Status& status);
+// What is wrong in a word: the `code` of its body, else one that stands for its HTTP status.
+std::string error_reason(const absl::Status& status);
 // Whole seconds after which another try is worthwhile; 0 where none is.
 int retry_after_s(const absl::Status& status);
 

@@ -1,6 +1,7 @@
 #include "server/app.h"
 
 #include <chrono>
+#include <utility>
 
 #include "server/openai/format.h"
 #include "server/version.h"
@@ -20,16 +21,28 @@ RequestLogOptions log_options(const ServerOptions& server) {
           .max_lines_per_s = server.max_log_lines_per_s};
 }
 
+ConnectionLimits http_limits(const ServerConfig& config) {
+  return {.key = "http.max_connections",
+          .in_all = config.http.max_connections,
+          .per_address = config.server.max_connections_per_address};
+}
+
 }  // namespace
 
-App::App(engine::Engine* the_engine, const ServerConfig& the_config)
+App::App(engine::Engine* the_engine, const ServerConfig& the_config,
+         std::shared_ptr<SpanExporter> exporter)
     : engine(the_engine),
       config(in_force(the_config, *the_engine)),
       auth(the_config.server.keys, {.max_requests = the_config.server.max_requests_per_key,
                                     .max_tokens = the_config.server.max_tokens_per_key}),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
-      request_log(std::make_shared<RequestLog>(log_options(the_config.server))),
+      metrics(std::make_shared<ServerMetrics>(the_engine->info().model_name,
+                                              the_config.engine.metrics.prefix)),
+      span_exporter(std::move(exporter)),
+      reports(
+          std::make_shared<RequestReports>(log_options(the_config.server), metrics, span_exporter)),
+      http_connections(http_limits(the_config)),
       workers(the_config.server.worker_threads) {}
 
 }  // namespace pbserve::server

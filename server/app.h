@@ -10,20 +10,27 @@
 #include "engine/engine.h"
 #include "server/auth.h"
 #include "server/config/config.h"
-#include "server/request_log.h"
+#include "server/grpc/connections.h"
+#include "server/http/connections.h"
+#include "server/request_reports.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
 
 struct App {
-  App(engine::Engine* the_engine, const ServerConfig& the_config);
+  App(engine::Engine* the_engine, const ServerConfig& the_config,
+      std::shared_ptr<SpanExporter> exporter);
 
   engine::Engine* const engine;
   const ServerConfig config;  // in force
   Auth auth;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
-  const std::shared_ptr<RequestLog> request_log;
+  const std::shared_ptr<ServerMetrics> metrics;
+  const std::shared_ptr<SpanExporter> span_exporter;  // or null
+  const std::shared_ptr<RequestReports> reports;
+  HttpConnections http_connections;
+  std::shared_ptr<GrpcConnections> grpc_connections;  // once gRPC is served; null where it is not
   std::atomic<bool> ready{true};
   WorkerPool workers;
 };

@@ -77,7 +77,6 @@ asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
     const tcp::endpoint peer = socket.remote_endpoint(error);
     if (error) continue;  // it has gone
     if (const std::string text = refusal(address_of(peer)); !text.empty()) {
-      ++num_refused_;
       log(&refused_, absl::StrCat("connection refused: ", text));
       continue;  // the socket closes here
     }

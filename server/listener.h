@@ -1,7 +1,6 @@
 // A listening TCP socket, and the loop that accepts from it whatever happens.
 #pragma once
 
-#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -37,9 +36,6 @@ class Listener {
   // On a thread of the io_context.
   void close();
 
-  // Connections closed for want of room, so far. Thread-safe.
-  int64_t num_refused() const { return num_refused_; }
-
  private:
   // Of lines that thousands of clients can cause: when the last was written, and how many were not.
   struct RareLine {
@@ -51,7 +47,6 @@ class Listener {
   boost::asio::io_context& io_;
   const std::string name_;
   boost::asio::ip::tcp::acceptor acceptor_;
-  std::atomic<int64_t> num_refused_{0};
   RareLine failed_;
   RareLine refused_;
 };

@@ -86,8 +86,13 @@ std::shared_ptr<spdlog::logger> request_logger() {
   return requests != nullptr ? requests : spdlog::default_logger();
 }
 
+int64_t num_dropped_log_lines() {
+  const auto writer = spdlog::thread_pool();  // null where start_log() has not run
+  return writer ? static_cast<int64_t>(writer->overrun_counter()) : 0;
+}
+
 bool flush_log() {
-  if (const size_t dropped = spdlog::thread_pool()->overrun_counter(); dropped > 0) {
+  if (const int64_t dropped = num_dropped_log_lines(); dropped > 0) {
     spdlog::warn("{} log lines were dropped: standard error was read too slowly", dropped);
   }
   std::packaged_task<void()> shut_down([] { spdlog::shutdown(); });

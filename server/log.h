@@ -4,6 +4,7 @@
 
 #include <spdlog/formatter.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,9 @@ void start_log(const std::string& level, const std::string& format);
 // The logger of request lines. In JSON its messages are members of the line's object as they stand,
 // by request_json(). The default logger where start_log() has not run.
 std::shared_ptr<spdlog::logger> request_logger();
+
+// Lines that were lost so far, as nobody read standard error in time.
+int64_t num_dropped_log_lines();
 
 // Writes what waits; false if the reader of the log has stalled, which may not keep the process.
 // REQUIRES: no other thread logs any more.

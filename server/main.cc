@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "engine/engine.h"
 #include "server/app.h"
@@ -23,6 +24,8 @@
 #include "server/http/server.h"
 #include "server/log.h"
 #include "server/process_signals.h"
+#include "server/tracing/span_exporter.h"
+#include "server/version.h"
 
 namespace pbserve::server {
 namespace {
@@ -143,6 +146,14 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
   spdlog::info("stopped");
 }
 
+// Null where nobody wants spans.
+absl::StatusOr<std::shared_ptr<SpanExporter>> start_tracing(const ServerConfig& config) {
+  if (config.tracing.otlp_endpoint.empty()) return nullptr;
+  const std::vector<SpanAttribute> resource{{"service.name", config.tracing.service_name},
+                                            {"service.version", std::string(kVersion)}};
+  return SpanExporter::start({.endpoint = config.tracing.otlp_endpoint, .resource = resource});
+}
+
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
@@ -156,9 +167,10 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
     ASSIGN_OR_RETURN(admin, AdminServer::start(config));
     spdlog::info("admin on {}:{}", config.server.host, admin->port());
   }
+  ASSIGN_OR_RETURN(std::shared_ptr<SpanExporter> span_exporter, start_tracing(config));
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
-  App app(engine.get(), config);
+  App app(engine.get(), config, std::move(span_exporter));
   if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
   print_limits(app);
   if (const absl::Status status = http->serve(&app); !status.ok()) {

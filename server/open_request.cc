@@ -20,8 +20,8 @@ std::optional<Clock::time_point> after(const std::optional<Clock::time_point>& b
 
 }  // namespace
 
-OpenRequest::OpenRequest(std::shared_ptr<RequestLog> log, std::string client_address)
-    : id_(make_request_id()), log_(std::move(log)) {
+OpenRequest::OpenRequest(std::shared_ptr<RequestReports> reports, std::string client_address)
+    : id_(make_request_id()), reports_(std::move(reports)) {
   record.caller.address = std::move(client_address);
   record.arrived_at = std::chrono::system_clock::now();
   record.arrived = Clock::now();
@@ -38,8 +38,8 @@ OpenRequest::~OpenRequest() {
       record.first_token = after(record.submitted, completion_->timings.first_token_ms);
       record.completion = std::move(completion_);
     }
-    log_->write(record);
-  } catch (const std::bad_alloc&) {  // a line is what can be spared
+    reports_->tell(record);
+  } catch (const std::bad_alloc&) {  // what is told of it can be spared
   }
 }
 
@@ -55,12 +55,16 @@ void OpenRequest::set_id(std::string id) {
 
 void OpenRequest::fail(const absl::Status& error) {
   record.status = http_status(error);
+  record.code = error.code();
   record.error = std::string(error.message());
+  record.error_reason = error_reason(error);
 }
 
 void OpenRequest::succeed(int http_status) {
   record.status = http_status;
+  record.code = absl::StatusCode::kOk;
   record.error.clear();
+  record.error_reason.clear();
 }
 
 void OpenRequest::complete(const engine::Completion& completion) { completion_ = completion; }

@@ -10,14 +10,14 @@
 
 #include "kernels/core/status.h"
 #include "server/key_use.h"
-#include "server/request_log.h"
+#include "server/request_reports.h"
 
 namespace pbserve::server {
 
 class OpenRequest {
  public:
   // Arrives now, under a made-up id.
-  OpenRequest(std::shared_ptr<RequestLog> log, std::string client_address);
+  OpenRequest(std::shared_ptr<RequestReports> reports, std::string client_address);
   ~OpenRequest();
   OpenRequest(const OpenRequest&) = delete;
   OpenRequest& operator=(const OpenRequest&) = delete;
@@ -39,13 +39,15 @@ class OpenRequest {
   // The answer has been written as it should be.
   void succeed(int http_status = 200);
 
+  const RequestReports& reports() const { return *reports_; }
+
   // From the engine's output thread, once.
   void complete(const engine::Completion& completion);
 
  private:
   mutable std::mutex mutex_;
   std::string id_;
-  const std::shared_ptr<RequestLog> log_;  // the engine may let go of a request last of all
+  const std::shared_ptr<RequestReports> reports_;  // the engine may let go of a request last of all
   std::optional<engine::Completion> completion_;
 };
 

@@ -79,7 +79,7 @@ std::string request_text(const RequestRecord& record) {
   absl::StrAppend(&line, shown(record.route), " id=", shown(record.id), " status=", record.status,
                   " client=", shown(record.caller.address));
   if (!record.caller.key_name.empty()) absl::StrAppend(&line, " key=", record.caller.key_name);
-  if (!record.trace_id.empty()) absl::StrAppend(&line, " trace=", record.trace_id);
+  if (record.trace) absl::StrAppend(&line, " trace=", to_hex(record.trace->trace_id));
   absl::StrAppendFormat(&line, " total_ms=%.1f in=%d out=%d", total_ms(record), record.bytes_in,
                         record.bytes_out);
   if (record.completion) {
@@ -94,7 +94,7 @@ std::string request_text(const RequestRecord& record) {
 
 std::string request_json(const RequestRecord& record) {
   Json fields = {{"request_id", record.id}};
-  if (!record.trace_id.empty()) fields["trace_id"] = record.trace_id;
+  if (record.trace) fields["trace_id"] = to_hex(record.trace->trace_id);
   fields["client"] = record.caller.address;
   if (!record.caller.key_name.empty()) fields["key"] = record.caller.key_name;
   if (!record.method.empty()) fields["method"] = record.method;

@@ -2,48 +2,18 @@
 // Never a prompt, a key, or the query of a URL.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 
-#include "engine/request.h"
-#include "server/caller.h"
+#include "server/request_record.h"
 
 namespace spdlog {
 class logger;
 }
 
 namespace pbserve::server {
-
-// What came of one request. Both fronts fill it; a log line, and whatever else tells of requests,
-// is made from it alone.
-struct RequestRecord {
-  using Clock = std::chrono::steady_clock;
-
-  std::string id;
-  std::string trace_id;  // or empty
-  Caller caller;
-  std::string method;  // of HTTP; empty for gRPC
-  std::string route;   // the path as the client wrote it, without the query, or the gRPC method
-  bool is_probe = false;
-
-  std::chrono::system_clock::time_point arrived_at;
-  Clock::time_point arrived;                   // its head, or its metadata, is there
-  std::optional<Clock::time_point> submitted;  // to the engine, if it got so far
-  std::optional<Clock::time_point> prefill_began;
-  std::optional<Clock::time_point> first_token;
-  Clock::time_point ended;
-
-  int64_t bytes_in = 0;   // of bodies or messages, without headers and framing
-  int64_t bytes_out = 0;  // the same, as far as they were written
-
-  int status = 0;     // HTTP's, or what HTTP's would be; 0 while nobody knows
-  std::string error;  // if it did not end well
-  std::optional<engine::Completion> completion;  // of a request that the engine has taken
-};
 
 // `POST /v1/completions id=x status=200 ...`: one line of UTF-8, whatever the client sent.
 std::string request_text(const RequestRecord& record);

@@ -77,6 +77,8 @@ constexpr Flag kFlags[] = {
      "/health fails once the engine stands still for so long; 0 = never"},
     {kLogging, "--metrics-prefix", "metrics.prefix", "NAME",
      "before the colon of metrics: vllm for tools that know its names"},
+    {kLogging, "--otlp-traces-endpoint", "tracing.otlp_endpoint", "URL",
+     "collector of spans: http://collector:4318/v1/traces [none]"},
     {kLogging, "--log-level", "server.log_level", "LEVEL", "debug | info | warning | error"},
     {kLogging, "--log-format", "server.log_format", "FORMAT", "text | json, an object a line"},
 };

@@ -125,6 +125,9 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.log_requests", &server.log_requests);
   table->add("server.max_log_lines_per_s", &server.max_log_lines_per_s, {1, 1 << 20});
 
+  table->add("tracing.otlp_endpoint", &config->tracing.otlp_endpoint);
+  table->add("tracing.service_name", &config->tracing.service_name);
+
   HttpOptions& http = config->http;
   table->add("http.port", &http.port, {0, 65535});
   table->add("http.io_threads", &http.io_threads, {1, 256});

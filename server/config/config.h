@@ -60,16 +60,22 @@ struct ServerOptions {
   int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
                                    // -1 = none
   int32_t max_connections_per_address = 1024;  // of one client, on each port; 0 = no bound
-  int32_t worker_threads = 2;      // parsing and tokenising
-  int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
-  std::string log_level = "info";           // debug | info | warning | error
-  std::string log_format = "text";          // text | json: each line an object
-  bool log_requests = true;                 // a line for every request
-  int64_t max_log_lines_per_s = 1000;       // of those; what is left out is counted
+  int32_t worker_threads = 2;                  // parsing and tokenising
+  int64_t response_buffer_bytes = 1 << 20;     // unread output of one request; beyond: cancelled
+  std::string log_level = "info";              // debug | info | warning | error
+  std::string log_format = "text";             // text | json: each line an object
+  bool log_requests = true;                    // a line for every request
+  int64_t max_log_lines_per_s = 1000;          // of those; what is left out is counted
+};
+
+struct TracingOptions {
+  std::string otlp_endpoint;  // of OTLP over HTTP: http://collector:4318/v1/traces; empty = none
+  std::string service_name = "pbserve";
 };
 
 struct ServerConfig {
   ServerOptions server;
+  TracingOptions tracing;
   HttpOptions http;
   GrpcOptions grpc;
   engine::EngineConfig engine;

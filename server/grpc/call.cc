@@ -25,7 +25,7 @@ GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* cal
 
 void GrpcCall::start() {
   self_ = shared_from_this();
-  context_->connections.begin_call(peer_);
+  context_->connections->begin_call(peer_);
   read();
 }
 
@@ -43,7 +43,7 @@ void GrpcCall::read() {
   const auto on_time = [stop, limit_s](bool is_over) {
     if (is_over) stop(read_timeout("request message", limit_s));
   };
-  reading_id_ = context_->connections.begin(peer_, options_.needs_key, stop);
+  reading_id_ = context_->connections->begin(peer_, options_.needs_key, stop);
   timeout_.emplace();
   timeout_->Set(std::chrono::system_clock::now() + options_.receive_timeout, on_time);
   StartRead(&message_);
@@ -65,8 +65,7 @@ void GrpcCall::OnReadDone(bool ok) {
     was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
   }
   timeout_->Cancel();
-  context_->connections.end(peer_, reading_id_,
-                            ok ? static_cast<int64_t>(message_.Length()) : 0);
+  context_->connections->end(peer_, reading_id_, ok ? static_cast<int64_t>(message_.Length()) : 0);
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
     return finish(end_of_messages());
@@ -103,7 +102,7 @@ absl::Status GrpcCall::end_of_messages() const {
 
 void GrpcCall::OnDone() {
   if (was_large_) context_->heap.note();
-  context_->connections.end_call(peer_);
+  context_->connections->end_call(peer_);
   self_.reset();
 }
 

@@ -29,7 +29,7 @@ struct GrpcContext {
   OpenCount checks;     // of health, each a moment
   OpenCount watches;    // of health, and reflection: they end when the client likes
   HeapTrim heap;
-  GrpcConnections connections;  // its thread may hold the last of a call: it goes first
+  std::shared_ptr<GrpcConnections> connections;  // the app's too: it is counted there
 };
 
 struct GrpcCallOptions {

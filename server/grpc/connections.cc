@@ -64,13 +64,15 @@ bool GrpcConnections::Connection::is_open() const {
 GrpcConnections::GrpcConnections(ByteBudget* messages, ConnectionLimits limits)
     : messages_(messages), limits_(limits), thread_([this] { run(); }) {}
 
-GrpcConnections::~GrpcConnections() {
+GrpcConnections::~GrpcConnections() { stop(); }
+
+void GrpcConnections::stop() {
   {
     const std::lock_guard lock(mutex_);
     is_over_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void GrpcConnections::add(std::string peer, int descriptor) {
@@ -126,6 +128,7 @@ std::string GrpcConnections::make_room(absl::string_view address) {
   if (has_room(address)) return {};
   const bool is_full = std::cmp_greater_equal(connections_.size(), limits_.in_all);
   if (shed(is_full ? "" : address)) return {};
+  ++num_refused_;
   return is_full ? limits_.all_busy() : limits_.address_busy(address);
 }
 

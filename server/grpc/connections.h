@@ -4,6 +4,7 @@
 // random.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -31,7 +32,7 @@ class GrpcConnections {
 
   // Incomplete messages are charged to `messages`.
   GrpcConnections(ByteBudget* messages, ConnectionLimits limits);
-  ~GrpcConnections();
+  ~GrpcConnections();  // stop()
   GrpcConnections(const GrpcConnections&) = delete;
   GrpcConnections& operator=(const GrpcConnections&) = delete;
 
@@ -46,7 +47,12 @@ class GrpcConnections {
   void begin_call(absl::string_view peer);
   void end_call(absl::string_view peer);
 
+  // Of what remains nothing is refused any more. Its thread may hold the last of a call: to be
+  // called before what calls refer to goes.
+  void stop();
+
   int64_t num_open();
+  int64_t num_refused() const { return num_refused_; }  // for want of room, so far
 
   // From begin() to end() a message is received from `peer`, as gRPC writes it. One that needs no
   // key has a small bound of its own and is not charged. `id` names the message in end().
@@ -91,6 +97,7 @@ class GrpcConnections {
   int64_t num_readings_ = 0;
   int64_t next_id_ = 0;
   bool is_over_ = false;
+  std::atomic<int64_t> num_refused_{0};
   std::thread thread_;
 };
 

@@ -212,7 +212,12 @@ GrpcService::GrpcService(App* app)
                .checks = {},
                .watches = {},
                .heap = {},
-               .connections = GrpcConnections(&context_.messages, limits_of(app->config))} {}
+               .connections =
+                   std::make_shared<GrpcConnections>(&context_.messages, limits_of(app->config))} {
+  app->grpc_connections = context_.connections;
+}
+
+GrpcService::~GrpcService() { context_.connections->stop(); }
 
 grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
     grpc::GenericCallbackServerContext* call) {
@@ -221,10 +226,12 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
   OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
   const auto request =
-      std::make_shared<OpenRequest>(context_.app->request_log, address_of_peer(call->peer()));
+      std::make_shared<OpenRequest>(context_.app->reports, address_of_peer(call->peer()));
   RequestRecord& record = request->record;
   record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
+  record.handler = std::string(method != nullptr ? method->path.substr(1) : "");
   record.is_probe = method != nullptr && method->is_open;
+  record.trace = request->reports().trace_of(metadata(*call, "traceparent"));
   const absl::Status status = admit(*context_.app, *call, method, count, request.get());
   if (!status.ok()) {
     request->fail(status);

@@ -16,11 +16,12 @@ namespace pbserve::server {
 class GrpcService : public grpc::CallbackGenericService {
  public:
   explicit GrpcService(App* app);
+  ~GrpcService() override;
 
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* call) override;
 
   GrpcHealth& health() { return health_; }
-  GrpcConnections& connections() { return context_.connections; }
+  GrpcConnections& connections() { return *context_.connections; }
 
   // False: calls were open still after `timeout_s`.
   bool wait_for_calls(double timeout_s) {

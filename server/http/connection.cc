@@ -32,6 +32,7 @@ constexpr size_t kLoggedBytesMax = 200;  // of a method and of a path
 absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
   open->record.method = request.method.substr(0, kLoggedBytesMax);
   open->record.route = request.path.substr(0, kLoggedBytesMax);
+  open->record.trace = open->reports().trace_of(header_or_empty(request, "traceparent"));
   const std::string given = header_or_empty(request, "x-request-id");
   if (given.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(check_request_id(given));
@@ -43,6 +44,7 @@ absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
 absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, OpenRequest* open) {
   RequestRecord* const record = &open->record;
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
+  if (route.ok()) record->handler = std::string((*route)->path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
     const std::string authorization = header_or_empty(request, "authorization");
@@ -145,7 +147,7 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
   boost::system::error_code ignored;
   const std::string address = address_of(socket.remote_endpoint(ignored));
   HttpStream stream(std::move(socket), context->app->config.http);
-  HttpConnections::Scope connection(&context->connections, address, stream.closer());
+  HttpConnections::Scope connection(&context->app->http_connections, address, stream.closer());
   while (true) {
     connection.begin_wait();
     const bool has_request = co_await stream.wait_for_request();
@@ -153,7 +155,7 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
     if (!has_request) co_return;
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;
-    auto open = std::make_shared<OpenRequest>(context->app->request_log, address);
+    auto open = std::make_shared<OpenRequest>(context->app->reports, address);
     const bool may_stay =
         co_await serve_exchange(&stream, context, std::move(request), std::move(open));
     if (!may_stay) co_return co_await stream.close_politely();

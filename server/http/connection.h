@@ -6,7 +6,6 @@
 
 #include "server/app.h"
 #include "server/byte_budget.h"
-#include "server/http/connections.h"
 #include "server/open_count.h"
 
 namespace pbserve::server {
@@ -15,7 +14,6 @@ namespace pbserve::server {
 struct ConnectionContext {
   App* app;
   ByteBudget bodies;
-  HttpConnections connections;
   OpenCount exchanges;  // requests whose answer is not complete
 };
 

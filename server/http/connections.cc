@@ -39,9 +39,11 @@ std::string HttpConnections::make_room(absl::string_view address) {
   const int64_t num_of_address = count == num_open_of_.end() ? 0 : count->second;
   if (limits_.per_address > 0 && num_of_address >= limits_.per_address) {
     if (shed(address)) return {};
+    ++num_refused_;
     return limits_.address_busy(address);
   }
   if (num_open_ < limits_.in_all || shed({})) return {};
+  ++num_refused_;
   return limits_.all_busy();
 }
 
@@ -61,6 +63,11 @@ bool HttpConnections::shed(absl::string_view address) {
 int64_t HttpConnections::num_open() const {
   const std::lock_guard lock(mutex_);
   return num_open_;
+}
+
+int64_t HttpConnections::num_refused() const {
+  const std::lock_guard lock(mutex_);
+  return num_refused_;
 }
 
 }  // namespace pbserve::server

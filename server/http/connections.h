@@ -53,6 +53,7 @@ class HttpConnections {
   std::string make_room(absl::string_view address);
 
   int64_t num_open() const;
+  int64_t num_refused() const;  // for want of room, so far
 
  private:
   // False: none of `address` waits; an empty one stands for all.
@@ -61,6 +62,7 @@ class HttpConnections {
   const ConnectionLimits limits_;
   mutable std::mutex mutex_;
   int64_t num_open_ = 0;
+  int64_t num_refused_ = 0;
   std::unordered_map<std::string, int64_t> num_open_of_;  // by address
   std::list<Connection*> waiting_;                        // the longest first
 };

@@ -8,9 +8,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/log.h"
+#include "server/metrics/process_metrics.h"
 #include "server/openai/format.h"
 #include "server/openai/openapi.h"
-#include "server/metrics/process_metrics.h"
 #include "server/version.h"
 
 namespace pbserve::server {
@@ -90,9 +91,22 @@ Reply server_info(App& app, const HttpRequest&) {
 
 Reply config(App& app, const HttpRequest&) { return json_reply(effective_config(app.config)); }
 
+std::string render_server_metrics(const App& app) {
+  const SpanExporter* const spans = app.span_exporter.get();
+  GrpcConnections* const grpc = app.grpc_connections.get();
+  return app.metrics->render({.http_connections = app.http_connections.num_open(),
+                              .grpc_connections = grpc != nullptr ? grpc->num_open() : 0,
+                              .http_connections_refused = app.http_connections.num_refused(),
+                              .grpc_connections_refused = grpc != nullptr ? grpc->num_refused() : 0,
+                              .log_lines_dropped = num_dropped_log_lines(),
+                              .spans_exported = spans != nullptr ? spans->num_exported() : 0,
+                              .spans_dropped = spans != nullptr ? spans->num_dropped() : 0});
+}
+
 Reply metrics(App& app, const HttpRequest&) {
   return HttpReply{.content_type = "text/plain; version=0.0.4; charset=utf-8",
-                   .body = app.engine->metrics().render() + render_process_metrics()};
+                   .body = app.engine->metrics().render() + render_server_metrics(app) +
+                           render_process_metrics()};
 }
 
 Reply openapi(App&, const HttpRequest&) { return json_reply(openapi_document()); }

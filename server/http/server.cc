@@ -32,12 +32,6 @@ void log_exception(std::exception_ptr exception) {
   }
 }
 
-ConnectionLimits limits_of(const ServerConfig& config) {
-  return {.key = "http.max_connections",
-          .in_all = config.http.max_connections,
-          .per_address = config.server.max_connections_per_address};
-}
-
 }  // namespace
 
 struct HttpServer::Impl {
@@ -57,7 +51,7 @@ awaitable<void> HttpServer::Impl::accept_loop() {
     asio::co_spawn(strand, serve_connection(std::move(socket), context.get()), log_exception);
   };
   const auto refusal = [this](const std::string& address) {
-    return context->connections.make_room(address);
+    return context->app->http_connections.make_room(address);
   };
   return listener.accept_loop(serve, refusal);
 }
@@ -75,11 +69,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::bind(const ServerConfig&
 uint16_t HttpServer::port() const { return impl_->listener.port(); }
 
 absl::Status HttpServer::serve(App* app) {
-  impl_->context = std::unique_ptr<ConnectionContext>(
-      new ConnectionContext{.app = app,
-                            .bodies = ByteBudget(app->config.http.max_buffered_body_bytes),
-                            .connections = HttpConnections(limits_of(app->config)),
-                            .exchanges = {}});
+  impl_->context = std::unique_ptr<ConnectionContext>(new ConnectionContext{
+      .app = app, .bodies = ByteBudget(app->config.http.max_buffered_body_bytes), .exchanges = {}});
   RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {

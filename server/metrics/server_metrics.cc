@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/api_error.h"
 #include "server/version.h"
 
@@ -42,33 +44,15 @@ std::string known_method(absl::string_view method) {
   return "other";
 }
 
-std::string rejection_reason(const absl::Status& status) {
-  switch (http_status(status)) {
-    case 401:
-      return "unauthenticated";
-    case 404:
-    case 405:
-      return "not_found";
-    case 408:
-      return "timeout";
-    case 413:
-    case 431:
-      return "too_large";
-    case 429:
-      return "overloaded";
-    case 499:
-      return "client_left";
-    case 503:
-      return "unavailable";
-    default:
-      return status.code() == absl::StatusCode::kInternal ? "internal" : "invalid";
-  }
+double seconds_of(const RequestRecord& record) {
+  return std::chrono::duration<double>(record.ended - record.arrived).count();
 }
 
 }  // namespace
 
 struct ServerMetrics::Impl {
-  explicit Impl(const std::string& prefix) : prefix_(prefix) {
+  Impl(const std::string& model_name, const std::string& prefix)
+      : prefix_(prefix), labels_{{"model_name", model_name}} {
     for (size_t i = 0; i < kTransports.size(); ++i) {
       const prometheus::Labels transport{{"transport", kTransports[i]}};
       connections[i] = &connection_family.Add(transport);
@@ -85,29 +69,58 @@ struct ServerMetrics::Impl {
         .Set(1);
   }
 
-  std::string ours(const char* name) const { return absl::StrCat(prefix_, ":", name); }
-  Family<Counter>& family_as_named(const std::string& name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
-  }
   Family<Counter>& counter_family(const char* name, const char* help) {
-    return family_as_named(ours(name), help);
+    return prometheus::BuildCounter()
+        .Name(absl::StrCat(prefix_, ":", name))
+        .Help(help)
+        .Labels(labels_)
+        .Register(registry);
   }
   Family<Gauge>& gauge_family(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(ours(name)).Help(help).Register(registry);
+    return prometheus::BuildGauge()
+        .Name(absl::StrCat(prefix_, ":", name))
+        .Help(help)
+        .Labels(labels_)
+        .Register(registry);
+  }
+  Family<Counter>& common_counter_family(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
   }
   Family<Histogram>& seconds_family(const char* name, const char* help) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
   }
 
+  void observe_http(const RequestRecord& record) {
+    const prometheus::Labels route{{"handler", record.handler.empty() ? "none" : record.handler},
+                                   {"method", known_method(record.method)}};
+    prometheus::Labels answer = route;
+    answer["status"] = absl::StrCat(record.status / 100, "xx");
+    http_requests.Add(answer).Increment();
+    http_seconds.Add(route, kSecondsBuckets).Observe(seconds_of(record));
+  }
+
+  // `handler` is "service/method".
+  void observe_grpc(const RequestRecord& record) {
+    const std::pair<std::string, std::string> names =
+        absl::StrSplit(record.handler.empty() ? "none/none" : record.handler, '/');
+    const prometheus::Labels method{{"grpc_service", names.first}, {"grpc_method", names.second}};
+    const auto code = static_cast<size_t>(record.code);
+    prometheus::Labels end = method;
+    end["grpc_code"] = code < kGrpcCodes.size() ? kGrpcCodes[code] : "Unknown";
+    grpc_handled.Add(end).Increment();
+    grpc_seconds.Add(method, kSecondsBuckets).Observe(seconds_of(record));
+  }
+
   const std::string prefix_;
-  std::mutex render_mutex;  // two scrapes would raise a counter twice
+  const prometheus::Labels labels_;  // of names of our own
+  std::mutex render_mutex;           // two scrapes would raise a counter twice
   prometheus::Registry registry;
   Family<Counter>& http_requests =
-      family_as_named("http_requests_total", "HTTP answers by class of status: 2xx, 4xx...");
+      common_counter_family("http_requests_total", "HTTP answers by class of status: 2xx, 4xx...");
   Family<Histogram>& http_seconds = seconds_family(
       "http_request_duration_seconds", "From a request's head to the end of its answer.");
   Family<Counter>& grpc_handled =
-      family_as_named("grpc_server_handled_total", "gRPC calls that have ended, by code.");
+      common_counter_family("grpc_server_handled_total", "gRPC calls that have ended, by code.");
   Family<Histogram>& grpc_seconds =
       seconds_family("grpc_server_handling_seconds", "From a gRPC call's start to its end.");
   Family<Counter>& rejected =
@@ -129,39 +142,16 @@ struct ServerMetrics::Impl {
   std::array<Counter*, 2> wrong_keys{};
 };
 
-ServerMetrics::ServerMetrics(const std::string& prefix) : impl_(std::make_unique<Impl>(prefix)) {}
+ServerMetrics::ServerMetrics(const std::string& model_name, const std::string& prefix)
+    : impl_(std::make_unique<Impl>(model_name, prefix)) {}
 ServerMetrics::~ServerMetrics() = default;
 
-void ServerMetrics::observe_http(absl::string_view method, absl::string_view handler, int status,
-                                 double seconds) {
-  const prometheus::Labels route{{"handler", std::string(handler)},
-                                 {"method", known_method(method)}};
-  prometheus::Labels answer = route;
-  answer["status"] = absl::StrCat(status / 100, "xx");
-  impl_->http_requests.Add(answer).Increment();
-  impl_->http_seconds.Add(route, kSecondsBuckets).Observe(seconds);
-}
-
-void ServerMetrics::observe_grpc(absl::string_view path, const absl::Status& status,
-                                 double seconds) {
-  const size_t slash = std::min(path.find('/'), path.size());
-  const bool has_method = slash < path.size();
-  const prometheus::Labels method{
-      {"grpc_service", std::string(path.substr(0, slash))},
-      {"grpc_method", has_method ? std::string(path.substr(slash + 1)) : "none"}};
-  const auto code = static_cast<size_t>(grpc_code(status));
-  prometheus::Labels end = method;
-  end["grpc_code"] = code < kGrpcCodes.size() ? kGrpcCodes[code] : "Unknown";
-  impl_->grpc_handled.Add(end).Increment();
-  impl_->grpc_seconds.Add(method, kSecondsBuckets).Observe(seconds);
-}
-
-void ServerMetrics::count_rejected(const absl::Status& status) {
-  impl_->rejected.Add({{"reason", rejection_reason(status)}}).Increment();
-}
-
-void ServerMetrics::count_authentication_failure(Transport transport) {
-  impl_->wrong_keys[static_cast<size_t>(transport)]->Increment();
+void ServerMetrics::observe(const RequestRecord& record) {
+  const bool is_http = !record.method.empty();
+  (is_http ? impl_->observe_http(record) : impl_->observe_grpc(record));
+  if (record.status == 401) impl_->wrong_keys[is_http ? 0 : 1]->Increment();
+  const bool is_rejected = record.status >= 400 && !record.submitted && !record.is_probe;
+  if (is_rejected) impl_->rejected.Add({{"reason", record.error_reason}}).Increment();
 }
 
 std::string ServerMetrics::render(const Levels& levels) const {

@@ -8,30 +8,21 @@
 #include <memory>
 #include <string>
 
-#include "absl/strings/string_view.h"
-#include "kernels/core/status.h"
+#include "server/request_record.h"
 
 namespace pbserve::server {
 
-enum class Transport : uint8_t { kHttp, kGrpc };
-
 class ServerMetrics {
  public:
-  // `prefix` stands before the colon of names of our own.
-  explicit ServerMetrics(const std::string& prefix);
+  // `prefix` stands before the colon of names of our own, which have the model's name as a label.
+  ServerMetrics(const std::string& model_name, const std::string& prefix);
   ~ServerMetrics();
   ServerMetrics(const ServerMetrics&) = delete;
   ServerMetrics& operator=(const ServerMetrics&) = delete;
 
-  // One answer. `handler` is a route as the table of routes has it, "none" where nothing matched:
-  // what a client makes up must not become a label.
-  void observe_http(absl::string_view method, absl::string_view handler, int status,
-                    double seconds);
-  // One call that has ended. `path` is "service/method"; unknown methods are "none".
-  void observe_grpc(absl::string_view path, const absl::Status& status, double seconds);
-  // A request that never entered the engine, by the reason that its status gives.
-  void count_rejected(const absl::Status& status);
-  void count_authentication_failure(Transport transport);
+  // A request that has ended. What a client makes up becomes no label: paths that nobody serves
+  // are "none", methods that HTTP does not have "other".
+  void observe(const RequestRecord& record);
 
   // What is counted elsewhere, and read when somebody scrapes.
   struct Levels {

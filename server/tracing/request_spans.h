@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "server/request_log.h"
+#include "server/request_record.h"
 #include "server/tracing/span.h"
 
 namespace pbserve::server {

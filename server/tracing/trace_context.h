@@ -24,8 +24,8 @@ struct TraceContext {
 // Versions to come are read as far as version 00 goes.
 std::optional<TraceContext> parse_traceparent(absl::string_view value);
 
-// The caller's trace, or a new one that is sampled.
-TraceContext trace_context_of(absl::string_view traceparent);
+// One that begins here, and is sampled.
+TraceContext new_trace();
 
 SpanId make_span_id();
 

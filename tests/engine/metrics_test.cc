@@ -137,14 +137,6 @@ TEST(Metrics, ThePrefixAndTheOldNames) {
   EXPECT_EQ(text.find("pbserve:"), std::string::npos);
 }
 
-TEST(Metrics, Rejections) {
-  Metrics metrics("demo");
-  metrics.count_rejected("queue_full");
-  metrics.count_rejected("queue_full");
-  EXPECT_EQ(value_of(metrics, "requests_rejected_total{model_name=\"demo\",reason=\"queue_full\"}"),
-            2);
-}
-
 TEST(Metrics, EveryHistogramReachesLongRequests) {
   Metrics metrics("demo");
   metrics.observe_first_token(1000);
@@ -164,7 +156,7 @@ TEST(Metrics, ThreadsMayUpdateAndRenderTogether) {
     threads.emplace_back([&metrics, i] {
       for (int update = 0; update < kNumUpdates; ++update) {
         metrics.observe_inter_token(0.01);
-        metrics.count_rejected("reason " + std::to_string(update % 3));
+        metrics.count_preemption();
         if (i == 0 && update % 50 == 0) {
           EXPECT_FALSE(metrics.render().empty());
         }

@@ -95,11 +95,11 @@ TEST(RequestJson, EscapesWhatTheClientSent) {
   RequestRecord forged = record();
   forged.route = "/\"},{\"a\":\"\n\x01\xff";
   forged.error = "\xc3(\"";
-  forged.trace_id = "0af7";
+  forged.trace.emplace().trace_id.fill(0x0a);
   const auto json = parsed(forged);
   EXPECT_EQ(json["route"], "/\"},{\"a\":\"\n\x01\xEF\xBF\xBD");
   EXPECT_EQ(json["error"], "\xEF\xBF\xBD(\"");
-  EXPECT_EQ(json["trace_id"], "0af7");
+  EXPECT_EQ(json["trace_id"], "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a");
   EXPECT_FALSE(json.contains("finish_reason"));
 }
 

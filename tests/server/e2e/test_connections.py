@@ -76,18 +76,21 @@ def test_idle_connections_make_room(port):
         wait_until(lambda: num_descriptors(server) <= before)
 
 
-def test_a_kept_alive_connection_makes_room_and_the_newest_stays():
+def test_one_that_waits_makes_room_for_one_and_the_newest_stays():
     with Server(*LIMITS) as server:
-        first, last = RawConnection(server), None
-        first.send_request("GET", "/health")
-        assert first.read_reply()[0] == 200
-        with connections(server, "HTTP", 7):
-            last = RawConnection(server)
-            last.send_request("GET", "/health")
-            assert last.read_reply()[0] == 200
-            assert is_closed(first.socket)
-            last.send_request("GET", "/health")
-            assert last.read_reply()[0] == 200
+        kept_alive = RawConnection(server)
+        kept_alive.send_request("GET", "/health")
+        assert kept_alive.read_reply()[0] == 200
+        with connections(server, "HTTP", 7) as silent:
+            newest = RawConnection(server)
+            for _ in range(2):
+                newest.send_request("GET", "/health")
+                assert newest.read_reply()[0] == 200
+            time.sleep(0.3)
+            waiting = [kept_alive.socket, *silent]
+            assert sum(is_closed(connection, timeout_s=0.1) for connection in waiting) == 1
+        kept_alive.socket.close()
+        newest.socket.close()
 
 
 def begin_stream(server):

@@ -50,13 +50,9 @@ TEST(Traceparent, WhatIsNotWellFormedIsNoTrace) {
   }
 }
 
-TEST(TraceContext, IsTheCallersOrANewOne) {
-  const auto given = trace_context_of(traceparent("00", kTrace, kParent, "00"));
-  EXPECT_EQ(to_hex(given.trace_id), kTrace);
-  EXPECT_FALSE(given.is_sampled);
-  const auto one = trace_context_of("");
-  const auto other = trace_context_of("nonsense");
-  EXPECT_NE(one.trace_id, other.trace_id);
+TEST(NewTrace, IsSampledAndItsOwn) {
+  const TraceContext one = new_trace();
+  EXPECT_NE(one.trace_id, new_trace().trace_id);
   EXPECT_EQ(one.parent_span_id, SpanId{});
   EXPECT_TRUE(one.is_sampled);
 }
