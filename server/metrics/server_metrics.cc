@@ -150,7 +150,7 @@ void ServerMetrics::observe(const RequestRecord& record) {
   const bool is_http = !record.method.empty();
   (is_http ? impl_->observe_http(record) : impl_->observe_grpc(record));
   if (record.status == 401) impl_->wrong_keys[is_http ? 0 : 1]->Increment();
-  const bool is_rejected = record.status >= 400 && !record.submitted && !record.is_probe;
+  const bool is_rejected = record.status >= 400 && !record.completion && !record.is_probe;
   if (is_rejected) impl_->rejected.Add({{"reason", record.error_reason}}).Increment();
 }
 

@@ -61,7 +61,7 @@ TEST(ServerMetrics, GrpcCallsByCode) {
 TEST(ServerMetrics, ARequestThatTheEngineTookIsNotRejected) {
   ServerMetrics metrics("demo", "pbserve");
   RequestRecord record = http_record("POST", "/v1/completions", 500);
-  record.submitted = record.arrived;
+  record.completion.emplace();
   metrics.observe(record);
   EXPECT_THAT(metrics.render({}), Not(HasSubstr("requests_rejected_total{")));
 }
