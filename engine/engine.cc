@@ -106,6 +106,8 @@ absl::StatusOr<models::GenerationDefaults> load_defaults(const std::string& fold
 
 // Members in order of construction; destroyed in reverse.
 struct Engine::Impl {
+  absl::Status count_refusal(absl::Status status);
+
   EngineInfo info;
   kernels::Stream stream;
   std::unique_ptr<models::Tokenizer> tokenizer;
@@ -117,6 +119,14 @@ struct Engine::Impl {
   std::unique_ptr<EngineLoop> loop;
   std::atomic<SequenceId> next_id = 1;
 };
+
+absl::Status Engine::Impl::count_refusal(absl::Status status) {
+  if (status.ok()) return status;
+  metrics.count_rejected(absl::IsResourceExhausted(status) ? "queue_full"
+                         : absl::IsUnavailable(status)     ? "draining"
+                                                           : "invalid");
+  return status;
+}
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
@@ -190,18 +200,18 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
+absl::Status Engine::check_queue() { return impl_->count_refusal(impl_->loop->check_queue()); }
+
 absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<ResponseSink> sink) {
+  RETURN_IF_ERROR(check_queue());
   const SequenceId id = impl_->next_id.fetch_add(1);
   absl::StatusOr<SequenceSpec> spec = impl_->intake.admit(request, id);
   absl::Status status = spec.status();
   if (status.ok()) {
     status = impl_->loop->submit(*std::move(spec), Intake::output_rules(request), std::move(sink));
   }
-  if (status.ok()) return id;
-  impl_->metrics.count_rejected(absl::IsResourceExhausted(status) ? "queue_full"
-                                : absl::IsUnavailable(status)     ? "draining"
-                                                                  : "invalid");
-  return status;
+  RETURN_IF_ERROR(impl_->count_refusal(std::move(status)));
+  return id;
 }
 
 void Engine::cancel(Handle handle) { impl_->loop->cancel(handle); }
@@ -225,6 +235,7 @@ std::string Engine::token_text(int32_t id) const { return impl_->tokenizer->toke
 
 const EngineInfo& Engine::info() const { return impl_->info; }
 EngineLoad Engine::load() const { return impl_->loop->load(); }
+double Engine::queue_fill() const { return impl_->loop->queue_fill(); }
 double Engine::stalled_s() const { return impl_->loop->stalled_s(); }
 const Metrics& Engine::metrics() const { return impl_->metrics; }
 

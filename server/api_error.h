@@ -19,7 +19,10 @@ inline constexpr int kClientClosedRequest = 499;
 absl::Status invalid_field(absl::string_view param, absl::string_view message);
 absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
-absl::Status not_ready();
+// While it drains, for `rest_s` seconds more: then another server may have taken its place.
+absl::Status not_ready(double rest_s);
+// `status` with a time after which another try is worthwhile; retry_after_s() rounds and bounds it.
+absl::Status with_retry_after(absl::Status status, double seconds);
 // std::bad_alloc, where it ends one request.
 absl::Status out_of_memory();
 // The client ended its sending side before it had the answer.
@@ -46,7 +49,7 @@ int http_status(const absl::Status& status);
 int grpc_code(const absl::Status& status);
 // The field at fault, or empty.
 std::string error_param(const absl::Status& status);
-// Whole seconds after which another try is worthwhile; 0 where none is.
+// Whole seconds after which another try is worthwhile, from 1 to 600; 0 where none is.
 int retry_after_s(const absl::Status& status);
 
 }  // namespace pbserve::server

@@ -137,8 +137,9 @@ void print_example(const App& app, uint16_t port) {
 // The fronts end here: their connections hold requests of the engine, which must still be there.
 void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
   const double timeout_s = app->config.server.shutdown_timeout_s;
-  app->workers.refuse();  // the engine would take none of it
-  if (!app->engine->drain(static_cast<int64_t>(timeout_s * 1000))) {
+  const auto limit = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
+  app->workers.refuse(std::chrono::steady_clock::now() + limit);  // the engine would take no more
+  if (!app->engine->drain(limit.count())) {
     spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);
   }
   http->stop(kFlushTimeoutS);

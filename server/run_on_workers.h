@@ -1,6 +1,6 @@
 // co_await a function that runs on the worker pool; the coroutine resumes on its own executor. The
 // function returns absl::StatusOr; what it throws becomes a Status and ends no thread. Once the
-// pool refuses, the result is not_ready() and the function does not run.
+// pool refuses, the result is its refusal() and the function does not run.
 #pragma once
 
 #include <boost/asio/associated_executor.hpp>
@@ -43,7 +43,7 @@ boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* po
     auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
     auto guard = asio::make_work_guard(executor);
     pool->post(work_bytes, [pool, shared_work, shared_handler, executor, guard]() mutable {
-      auto result = std::make_shared<Result>(pool->refuses() ? Result(not_ready())
+      auto result = std::make_shared<Result>(pool->refuses() ? Result(pool->refusal())
                                                              : run_caught(*shared_work));
       shared_work.reset();  // what it holds of a budget is free before anybody hears of the result
       asio::post(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });

@@ -5,8 +5,12 @@
 #include <boost/asio/thread_pool.hpp>
 #include <utility>
 
+#include "server/api_error.h"
+
 namespace pbserve::server {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr size_t kLargeBytes = 256 << 10;  // about 25 ms of tokenising at 10 MB/s
 
@@ -15,6 +19,7 @@ constexpr size_t kLargeBytes = 256 << 10;  // about 25 ms of tokenising at 10 MB
 struct WorkerPool::Impl {
   explicit Impl(int num_threads) : small(static_cast<size_t>(num_threads)), large(1) {}
 
+  std::atomic<Clock::time_point> drain_end = Clock::time_point{};
   std::atomic<bool> refuses = false;
   boost::asio::thread_pool small;
   boost::asio::thread_pool large;
@@ -24,7 +29,14 @@ WorkerPool::WorkerPool(int num_threads) : impl_(std::make_unique<Impl>(num_threa
 
 WorkerPool::~WorkerPool() { join(); }
 
-void WorkerPool::refuse() { impl_->refuses = true; }
+void WorkerPool::refuse(Clock::time_point drain_end) {
+  impl_->drain_end = drain_end;
+  impl_->refuses = true;
+}
+
+absl::Status WorkerPool::refusal() const {
+  return not_ready(std::chrono::duration<double>(impl_->drain_end.load() - Clock::now()).count());
+}
 
 bool WorkerPool::refuses() const { return impl_->refuses; }
 

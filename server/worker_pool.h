@@ -2,9 +2,12 @@
 // inputs have a thread of their own, so that small ones never wait behind them.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
+
+#include "kernels/core/status.h"
 
 namespace pbserve::server {
 
@@ -20,9 +23,11 @@ class WorkerPool {
   // or call has at most one piece of work in it.
   void post(size_t work_bytes, std::function<void()> work);
 
-  // From here on work that has not begun is to answer without being done: see refuses().
-  void refuse();
+  // From here on work that has not begun is to answer refusal() without being done; what runs has
+  // until `drain_end`.
+  void refuse(std::chrono::steady_clock::time_point drain_end);
   bool refuses() const;
+  absl::Status refusal() const;
 
   // Returns when everything posted has run. Nothing may be posted afterwards.
   void join();

@@ -88,7 +88,8 @@ void GrpcCall::run() {
   const ByteBudget::Lease lease = std::move(lease_);
   grpc::ByteBuffer message;
   message.Swap(&message_);
-  if (context_->app->workers.refuses()) return refuse(not_ready());
+  const WorkerPool& workers = context_->app->workers;
+  if (workers.refuses()) return refuse(workers.refusal());
   try {
     serve(&message);
   } catch (const std::bad_alloc&) {

@@ -38,6 +38,7 @@ std::shared_ptr<GenerateCall> GenerateCall::shared() {
 
 absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
     grpc::ByteBuffer* bytes) {
+  RETURN_IF_ERROR(context_->app->engine->check_queue());  // it may have filled meanwhile
   MessageMemory memory(&context_->messages);
   ASSIGN_OR_RETURN(const v1::GenerateRequest* parsed, memory.parse<v1::GenerateRequest>(bytes));
   const v1::GenerateRequest& message = *parsed;

@@ -105,7 +105,8 @@ struct Method {
       GrpcContext*, GrpcHealth*, grpc::GenericCallbackServerContext*, GrpcCallOptions)>;
 
   absl::string_view path;
-  bool is_open;  // needs no API key
+  bool is_open;    // needs no API key
+  bool is_queued;  // waits in the engine's queue
   OpenCount GrpcContext::*count;
   Make make;
 };
@@ -149,17 +150,20 @@ std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
 const Method* find_method(absl::string_view path) {
   constexpr bool kOpen = true;
   constexpr bool kKeyed = false;
+  constexpr bool kQueued = true;
+  constexpr bool kAtOnce = false;
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>},
-      {"/pbserve.v1.Inference/Tokenize", kKeyed, calls, unary(tokenize)},
-      {"/pbserve.v1.Inference/Detokenize", kKeyed, calls, unary(detokenize)},
-      {"/pbserve.v1.Inference/ListModels", kKeyed, calls, unary(list_models)},
-      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, calls, unary(get_server_info)},
-      {"/pbserve.v1.Inference/GetLoad", kKeyed, calls, unary(get_load)},
-      {"/grpc.health.v1.Health/Check", kOpen, &GrpcContext::checks, make_check},
-      {"/grpc.health.v1.Health/Watch", kOpen, &GrpcContext::watches, make_call<HealthWatch>},
-      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed,
+      {"/pbserve.v1.Inference/Generate", kKeyed, kQueued, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Tokenize", kKeyed, kAtOnce, calls, unary(tokenize)},
+      {"/pbserve.v1.Inference/Detokenize", kKeyed, kAtOnce, calls, unary(detokenize)},
+      {"/pbserve.v1.Inference/ListModels", kKeyed, kAtOnce, calls, unary(list_models)},
+      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, kAtOnce, calls, unary(get_server_info)},
+      {"/pbserve.v1.Inference/GetLoad", kKeyed, kAtOnce, calls, unary(get_load)},
+      {"/grpc.health.v1.Health/Check", kOpen, kAtOnce, &GrpcContext::checks, make_check},
+      {"/grpc.health.v1.Health/Watch", kOpen, kAtOnce, &GrpcContext::watches,
+       make_call<HealthWatch>},
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed, kAtOnce,
        &GrpcContext::watches, make_call<ReflectionCall>},
   };
   for (const Method& method : methods) {
@@ -185,7 +189,7 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
   }
-  return absl::OkStatus();
+  return method->is_queued ? app.engine->check_queue() : absl::OkStatus();
 }
 
 }  // namespace

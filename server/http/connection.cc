@@ -34,7 +34,7 @@ absl::StatusOr<std::string> request_id_of(const HttpRequest& request) {
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
+absl::StatusOr<const Route*> admit(App& app, const HttpRequest& request) {
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (!route.ok() || !(*route)->is_open) {
     // Before "not found": without a key nobody learns what exists.
@@ -49,6 +49,7 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request) {
   if ((*route)->method == "POST" && !type.empty() && !absl::StartsWith(type, "application/json")) {
     return unsupported_media_type(type);
   }
+  if ((*route)->generates) RETURN_IF_ERROR(app.engine->check_queue());
   return route;
 }
 

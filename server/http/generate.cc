@@ -76,6 +76,7 @@ OpenAiFormatter make_formatter(const App& app, const OpenAiCall& call) {
 // On a worker: bytes -> JSON -> Request -> tokens -> queue. The body is gone when this returns.
 absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request, std::string request_id,
                               std::function<void()> on_ready) {
+  RETURN_IF_ERROR(app->engine->check_queue());  // it may have filled while the body came
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
   const JsonRelease release(&body);
   request = {};

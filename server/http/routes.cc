@@ -47,7 +47,7 @@ Reply health(App& app, const HttpRequest&) {
 }
 
 Reply ready(App& app, const HttpRequest&) {
-  if (!app.ready) return not_ready();
+  if (!app.ready) return not_ready(1);
   return json_reply({{"status", "ready"}});
 }
 
