@@ -114,6 +114,7 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.watchdog_s", &server.watchdog_s, {0, kMaxSeconds});
   table->add("server.admin_port", &server.admin_port, {-1, 65535});
   table->add("server.worker_threads", &server.worker_threads, {1, 256});
+  table->add("server.large_worker_threads", &server.large_worker_threads, {1, 256});
   table->add_size("server.response_buffer_bytes", &server.response_buffer_bytes, {4096, kMaxBytes});
   table->add_enum<std::string>(
       "server.log_level", &server.log_level,

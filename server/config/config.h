@@ -52,7 +52,8 @@ struct ServerOptions {
                                // it has work; 0 = never
   int32_t admin_port = -1;     // health, readiness and metrics without a key; 0 = any free one,
                                // -1 = none
-  int32_t worker_threads = 2;  // parsing and tokenising
+  int32_t worker_threads = 2;        // parsing and tokenising
+  int32_t large_worker_threads = 2;  // the same for inputs of 256 KB and more
   int64_t response_buffer_bytes = 1 << 20;  // unread output of one request; beyond: cancelled
   std::string log_level = "info";           // debug | info | warning | error
 };
