@@ -7,6 +7,8 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
+#include <new>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
+constexpr auto kMemoryPause = std::chrono::milliseconds(10);
 constexpr auto kLogInterval = std::chrono::seconds(1);
 
 }  // namespace
@@ -64,22 +67,30 @@ void Listener::close() {
 }
 
 asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
-  asio::steady_timer pause(io_);
   while (acceptor_.is_open()) {
-    auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
-    if (error == asio::error::operation_aborted) co_return;
-    if (error) {
-      log(&failed_, absl::StrCat("accept: ", error.message()));
-      pause.expires_after(kAcceptPause);
-      co_await pause.async_wait(kTuple);
-      continue;
+    try {
+      co_await accept_one(serve, refusal);
+    } catch (const std::bad_alloc&) {
+      // That connection is lost, and the next one is waited for. A timer would need memory.
+      std::this_thread::sleep_for(kMemoryPause);
     }
-    if (const std::string text = refusal(); !text.empty()) {
-      log(&refused_, absl::StrCat("connection refused: ", text));
-      continue;  // the socket closes here
-    }
-    serve(std::move(socket));
   }
+}
+
+asio::awaitable<void> Listener::accept_one(const Serve& serve, const Refusal& refusal) {
+  auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
+  if (error == asio::error::operation_aborted) co_return;
+  if (error) {
+    log(&failed_, absl::StrCat("accept: ", error.message()));
+    asio::steady_timer pause(io_, kAcceptPause);
+    co_await pause.async_wait(kTuple);
+    co_return;
+  }
+  if (const std::string text = refusal(); !text.empty()) {
+    log(&refused_, absl::StrCat("connection refused: ", text));
+    co_return;  // the socket closes here
+  }
+  serve(std::move(socket));
 }
 
 void Listener::log(RareLine* line, const std::string& what) {

@@ -79,8 +79,13 @@ void GrpcCall::OnReadDone(bool ok) {
         absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
                      context_->messages.limit_bytes(), ": try again later")));
   }
-  const auto self = shared_from_this();
-  context_->app->workers.post(message_.Length(), [self] { self->run(); });
+  try {
+    const auto self = shared_from_this();
+    context_->app->workers.post(message_.Length(), [self] { self->run(); });
+  } catch (const std::bad_alloc&) {
+    message_.Clear();
+    refuse(out_of_memory());
+  }
 }
 
 void GrpcCall::run() {

@@ -15,6 +15,7 @@
 #include "server/http/stream.h"
 #include "server/listener.h"
 #include "server/open_count.h"
+#include "server/run_io.h"
 
 namespace pbserve::server {
 namespace {
@@ -96,7 +97,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConf
                                                        : absl::StrCat(kConnectionsMax, " are open");
   };
   asio::co_spawn(impl->io, impl->listener.accept_loop(serve, refusal), asio::detached);
-  impl->thread = std::jthread([impl = impl.get()] { impl->io.run(); });
+  impl->thread = std::jthread([impl = impl.get()] { run_io(&impl->io); });
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }
 

@@ -2,7 +2,6 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -16,6 +15,7 @@
 #include "server/generation.h"
 #include "server/http/sse.h"
 #include "server/openai/format.h"
+#include "server/post_surely.h"
 #include "server/run_on_workers.h"
 
 namespace pbserve::server {
@@ -34,7 +34,7 @@ class Bell {
 
   // From any thread.
   std::function<void()> ringer() const {
-    return [timer = timer_] { asio::post(timer->get_executor(), [timer] { timer->cancel(); }); };
+    return [timer = timer_] { post_surely(timer->get_executor(), [timer] { timer->cancel(); }); };
   }
 
   // True if the silence lasted `seconds`; 0 waits for ever.

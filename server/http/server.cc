@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/http/connection.h"
 #include "server/listener.h"
+#include "server/run_io.h"
 
 namespace pbserve::server {
 namespace {
@@ -81,7 +82,7 @@ absl::Status HttpServer::serve(App* app) {
   RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {
-    impl_->threads.emplace_back([this] { impl_->io.run(); });
+    impl_->threads.emplace_back([this] { run_io(&impl_->io); });
   }
   return absl::OkStatus();
 }

@@ -1,7 +1,9 @@
 """Memory that the wire can take: bounded, none of it without a key, and all of it given back."""
 
 import json
+import resource
 import select
+import time
 
 import pytest
 
@@ -185,3 +187,34 @@ def test_a_request_without_memory_ends_alone(small):
         if statuses[-3:] == [200] * 3:
             break
     assert statuses[0] == 503 and statuses[-1] == 200, statuses
+
+
+def take_all_memory(server):
+    """Heads that do not end, the large ones first: what is left in between goes to the small."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    held = []
+    for num_bytes, number in ((60_000, 4000), (15_000, 1500), (3000, 1500), (100, 1000)):
+        for _ in range(number):
+            try:
+                connection = RawConnection(server)
+                held.append(connection)
+                connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * num_bytes)
+            except OSError:
+                pass  # dropped, which is the point
+    return held
+
+
+def test_connections_without_memory_end_alone():
+    """Asio throws wherever it is: in a connection, in what accepts the next one, in a handler."""
+    flags = ["--set", "http.header_timeout_s=60", "--set", "http.max_connections=9000"]
+    with Server(*flags) as server:
+        server.complete("x", max_tokens=1)
+        with spare_memory(server, 0):
+            held = take_all_memory(server)
+            time.sleep(0.5)
+            for connection in held:
+                connection.close()
+            assert server.process.poll() is None, server.read_log()
+        assert len(held) > 7000
+        server.complete("x", max_tokens=1)
