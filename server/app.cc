@@ -22,6 +22,7 @@ App::App(engine::Engine* the_engine, const ServerConfig& the_config)
       auth(the_config.server.api_keys),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
+      readiness(the_engine),
       workers(the_config.server.worker_threads, the_config.server.large_worker_threads) {}
 
 }  // namespace pbserve::server

@@ -2,13 +2,13 @@
 // in main and outlived by nothing that uses it.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <string>
 
 #include "engine/engine.h"
 #include "server/auth.h"
 #include "server/config/config.h"
+#include "server/readiness.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
@@ -21,7 +21,7 @@ struct App {
   Auth auth;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
-  std::atomic<bool> ready{true};
+  Readiness readiness;
   WorkerPool workers;
 };
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/descriptor_watch.h"
 
 namespace pbserve::server {
 namespace {
@@ -81,6 +82,9 @@ asio::awaitable<void> Listener::accept_one(const Serve& serve, const Refusal& re
   auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
   if (error == asio::error::operation_aborted) co_return;
   if (error) {
+    const bool has_none = error == asio::error::no_descriptors ||
+                          error == boost::system::errc::too_many_files_open_in_system;
+    if (has_none) note_descriptors_used_up();
     log(&failed_, absl::StrCat("accept: ", error.message()));
     asio::steady_timer pause(io_, kAcceptPause);
     co_await pause.async_wait(kTuple);

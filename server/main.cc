@@ -151,8 +151,7 @@ void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
 // what runs may finish. A second signal ends the process at once.
 void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcServer> grpc,
                const ProcessSignals& signals) {
-  app->ready = false;
-  if (grpc) grpc->set_not_serving();
+  app->readiness.set_draining();
   const auto delay = std::chrono::duration<double>(app->config.server.drain_delay_s);
   auto ended = std::async(std::launch::async, [&] {
     std::this_thread::sleep_for(delay);

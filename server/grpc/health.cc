@@ -26,11 +26,11 @@ HealthCheckResponse::ServingStatus GrpcHealth::status(const std::string& service
   return is_serving_ ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-void GrpcHealth::set_not_serving() {
+void GrpcHealth::set_serving(bool is_serving) {
   std::vector<std::weak_ptr<HealthWatch>> watches;
   {
     const std::lock_guard lock(mutex_);
-    is_serving_ = false;
+    is_serving_ = is_serving;
     watches = watches_;
   }
   for (const auto& weak : watches) {

@@ -52,6 +52,7 @@ void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
 }  // namespace
 
 struct GrpcServer::Impl {
+  App* app = nullptr;
   std::unique_ptr<GrpcAcceptor> acceptor;
   std::unique_ptr<GrpcService> service;
   std::unique_ptr<grpc::Server> server;
@@ -74,6 +75,9 @@ absl::Status GrpcServer::serve(App* app) {
       Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
+  impl_->app = app;
+  app->readiness.set_listener(
+      [health = &impl_->service->health()](bool is_ready) { health->set_serving(is_ready); });
   return impl_->acceptor->start(std::move(taker), &impl_->service->connections(),
                                 options.max_connections);
 }
@@ -84,11 +88,10 @@ GrpcServer::~GrpcServer() { stop(0); }
 
 uint16_t GrpcServer::port() const { return impl_->acceptor->port(); }
 
-void GrpcServer::set_not_serving() { impl_->service->health().set_not_serving(); }
-
 void GrpcServer::stop(double timeout_s) {
   impl_->acceptor->stop();  // gRPC would leave a connection open that comes after its end
   if (impl_->server == nullptr) return;
+  impl_->app->readiness.set_listener(nullptr);
   impl_->service->wait_for_calls(timeout_s);
   impl_->server->Shutdown(std::chrono::system_clock::now() + kFlushTime);
   impl_->server->Wait();

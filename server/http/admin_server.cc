@@ -36,7 +36,8 @@ HttpOptions admin_options() {
 // What is known before there is a model: the process lives, and takes no requests.
 HttpReply answer_while_loading(const HttpRequest& request) {
   const bool is_alive = request.path == "/health" || request.path == "/healthz";
-  return {.status = is_alive ? 200 : 503, .body = R"({"status":"loading"})"};
+  if (is_alive) return {.status = 200, .body = R"({"status":"loading"})"};
+  return {.status = 503, .body = R"({"status":"not ready","reason":"loading"})"};
 }
 
 }  // namespace

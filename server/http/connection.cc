@@ -84,7 +84,7 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
 // False: the connection must be closed.
 awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request) {
   App* app = context->app;
-  const bool keep_alive = stream->keep_alive() && app->ready;
+  const bool keep_alive = stream->keep_alive() && !app->readiness.is_draining();
   absl::StatusOr<std::string> id = request_id_of(request);
   if (!id.ok()) {
     co_return co_await reply_error(stream, request, make_request_id(), id.status(), false);
