@@ -88,6 +88,12 @@ absl::Status out_of_memory() {
                    "the server has no memory for this request: send less, or try again later");
 }
 
+absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat(what, " finds no room: bodies, messages and unread responses take up ",
+                   "server.max_buffered_bytes = ", limit_bytes, "; try again later"));
+}
+
 absl::Status client_left() {
   return absl::CancelledError(
       "the client closed its sending side, which cancels the request: keep it open until the "

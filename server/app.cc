@@ -23,6 +23,7 @@ App::App(engine::Engine* the_engine, const ServerConfig& the_config)
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       readiness(the_engine),
+      buffers(the_config.server.max_buffered_bytes),
       workers(the_config.server.worker_threads, the_config.server.large_worker_threads) {}
 
 }  // namespace pbserve::server

@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "server/auth.h"
+#include "server/byte_budget.h"
 #include "server/config/config.h"
 #include "server/readiness.h"
 #include "server/worker_pool.h"
@@ -22,6 +23,7 @@ struct App {
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
   Readiness readiness;
+  ByteBudget buffers;  // what the wire holds
   WorkerPool workers;
 };
 

@@ -14,7 +14,8 @@
 namespace pbserve::server {
 
 struct GenerationOptions {
-  std::string route;  // for the log line
+  std::string route;              // for the log line
+  ByteBudget* buffers = nullptr;  // see ChannelOptions
   int64_t buffer_bytes = 1 << 20;
   bool wants_progress = false;
   std::function<void()> on_ready;  // see ChannelOptions

@@ -14,11 +14,13 @@
 #include <utility>
 
 #include "engine/engine.h"
+#include "engine/host_memory.h"
 #include "server/app.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
 #include "server/config/descriptor_limit.h"
 #include "server/config/host_address.h"
+#include "server/config/memory_limit.h"
 #include "server/config/model_folder.h"
 #include "server/grpc/server.h"
 #include "server/http/admin_server.h"
@@ -171,6 +173,7 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
+  RETURN_IF_ERROR(check_buffers_fit(engine::host_memory_limit(), config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;
   if (config.grpc.enabled) {

@@ -13,6 +13,12 @@ namespace pbserve::server {
 namespace {
 
 constexpr size_t kLargeBytes = 1 << 20;
+constexpr int64_t kOpenBytes = 64 << 10;  // of a message that needs no key
+
+absl::Status message_too_large(int64_t limit_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the message is larger than the ", limit_bytes, " bytes of this method"));
+}
 
 }  // namespace
 
@@ -72,12 +78,9 @@ void GrpcCall::OnReadDone(bool ok) {
     const absl::Status status = end_of_messages();
     return status.ok() ? finish(status) : refuse(status);
   }
-  lease_ = ByteBudget::Lease(&context_->messages);
-  if (!lease_.grow_to(static_cast<int64_t>(message_.Length()))) {
+  if (const absl::Status status = charge_message(); !status.ok()) {
     message_.Clear();
-    return refuse(absl::ResourceExhaustedError(
-        absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
-                     context_->messages.limit_bytes(), ": try again later")));
+    return refuse(status);
   }
   try {
     const auto self = shared_from_this();
@@ -86,6 +89,17 @@ void GrpcCall::OnReadDone(bool ok) {
     message_.Clear();
     refuse(out_of_memory());
   }
+}
+
+absl::Status GrpcCall::charge_message() {
+  const auto bytes = static_cast<int64_t>(message_.Length());
+  if (!options_.needs_key) {  // may not spend what is for those with a key
+    return bytes <= kOpenBytes ? absl::OkStatus() : message_too_large(kOpenBytes);
+  }
+  ByteBudget& buffers = context_->app->buffers;
+  lease_ = ByteBudget::Lease(&buffers);
+  return lease_.grow_to(bytes) ? absl::OkStatus()
+                               : buffers_full("the request message", buffers.limit_bytes());
 }
 
 void GrpcCall::run() {
@@ -128,6 +142,11 @@ void GrpcCall::refuse(const absl::Status& status) {
 }
 
 void GrpcCall::reply(grpc::ByteBuffer message) {
+  ByteBudget& buffers = context_->app->buffers;
+  reply_lease_ = ByteBudget::Lease(&buffers);
+  if (!reply_lease_.grow_to_response(static_cast<int64_t>(message.Length()))) {
+    return refuse(buffers_full("the answer", buffers.limit_bytes()));
+  }
   if (!take_end()) return;
   reply_.Swap(&message);
   StartWriteAndFinish(&reply_, grpc::WriteOptions(), grpc::Status::OK);

@@ -58,7 +58,6 @@ class HealthWatch : public GrpcCall {
 };
 
 // The answer to Check.
-absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
-                                              grpc::ByteBuffer* bytes);
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes);
 
 }  // namespace pbserve::server

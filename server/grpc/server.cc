@@ -29,7 +29,8 @@ constexpr int64_t kTransportBytes = 256 << 20;
 // For the last bytes of calls that are over. Health watches never end by themselves.
 constexpr auto kFlushTime = std::chrono::milliseconds(200);
 
-void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
+void set_options(const GrpcOptions& options, int64_t max_buffered_bytes,
+                 grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_message_bytes);
   builder->SetMaxSendMessageSize(options.max_message_bytes);
   // A compressed message has no bound on what it becomes.
@@ -45,7 +46,7 @@ void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   // The last resort: beyond it gRPC ends calls, and not only those that are at fault.
   grpc::ResourceQuota quota("pbserve");
-  quota.Resize(static_cast<size_t>(options.max_buffered_message_bytes + kTransportBytes));
+  quota.Resize(static_cast<size_t>(max_buffered_bytes + kTransportBytes));
   builder->SetResourceQuota(quota);
 }
 
@@ -68,7 +69,7 @@ absl::Status GrpcServer::serve(App* app) {
   const GrpcOptions& options = app->config.grpc;
   impl_->service = std::make_unique<GrpcService>(app);
   grpc::ServerBuilder builder;
-  set_options(options, &builder);
+  set_options(options, app->config.server.max_buffered_bytes, &builder);
   builder.RegisterCallbackGenericService(impl_->service.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   auto taker = builder.experimental().AddExternalConnectionAcceptor(

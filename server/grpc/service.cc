@@ -117,7 +117,7 @@ Method::Make unary(absl::Status (*work)(const App&, const Request&, Response*)) 
   return [work](GrpcContext* context, GrpcHealth*, grpc::GenericCallbackServerContext* call,
                 GrpcCallOptions options) -> std::shared_ptr<GrpcCall> {
     const auto run = [work, context](grpc::ByteBuffer* bytes) -> absl::StatusOr<grpc::ByteBuffer> {
-      MessageMemory memory(&context->messages);
+      MessageMemory memory(&context->app->buffers);
       ASSIGN_OR_RETURN(const Request* request, memory.parse<Request>(bytes));
       Response response;
       RETURN_IF_ERROR(work(*context->app, *request, &response));
@@ -141,9 +141,7 @@ std::shared_ptr<GrpcCall> make_call(GrpcContext* context, GrpcHealth* health,
 std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
                                      grpc::GenericCallbackServerContext* call,
                                      GrpcCallOptions options) {
-  const auto run = [health, context](grpc::ByteBuffer* bytes) {
-    return check_health(*health, &context->messages, bytes);
-  };
+  const auto run = [health](grpc::ByteBuffer* bytes) { return check_health(*health, bytes); };
   return std::make_shared<UnaryCall>(run, context, call, std::move(options));
 }
 
@@ -196,12 +194,11 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
 
 GrpcService::GrpcService(App* app)
     : context_{.app = app,
-               .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
                .calls = {},
                .checks = {},
                .watches = {},
                .heap = {},
-               .connections = GrpcConnections(&context_.messages)} {}
+               .connections = GrpcConnections(&app->buffers)} {}
 
 grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
     grpc::GenericCallbackServerContext* call) {

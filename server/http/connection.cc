@@ -75,6 +75,10 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
   } else {
     reply = route->handler(*app, request);
   }
+  ByteBudget::Lease unread(&app->buffers);
+  if (reply.ok() && !unread.grow_to_response(std::ssize(reply->body))) {
+    reply = buffers_full("the answer", app->buffers.limit_bytes());
+  }
   if (!reply.ok()) reply = to_http_reply(reply.status());
   reply->headers.emplace_back(kRequestId, std::move(request_id));
   const bool is_written = co_await stream->write_reply(*std::move(reply), keep_alive);
@@ -95,7 +99,7 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
     const bool may_stay = keep_alive && !request.has_body;
     co_return co_await reply_error(stream, request, *std::move(id), route.status(), may_stay);
   }
-  const absl::Status body = co_await stream->read_body(&context->bodies, &request);
+  const absl::Status body = co_await stream->read_body(&app->buffers, &request);
   if (absl::IsCancelled(body)) co_return false;
   if (!body.ok()) co_return co_await reply_error(stream, request, *std::move(id), body, false);
   if (!(*route)->generates) {

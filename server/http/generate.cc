@@ -91,6 +91,7 @@ absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request, std:
   ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation,
                    Generation::start(app->engine, std::move(call.request),
                                      {.route = route_name(api),
+                                      .buffers = &app->buffers,
                                       .buffer_bytes = app->config.server.response_buffer_bytes,
                                       .wants_progress = call.stream && call.return_progress,
                                       .on_ready = std::move(on_ready)}));
@@ -131,12 +132,20 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
   }
   absl::Status error;
   std::string sse;
+  ByteBudget& buffers = exchange.app->buffers;
+  ByteBudget::Lease unread(&buffers);
   bool is_done = false;
   while (!is_done) {
     sse.clear();
     is_done = append_ready_events(started, &sse, &error);
     // After a write the queue is looked at again before the wait: a bell during it rang unheard.
     if (sse.empty() && !is_done && co_await bell->wait(keep_alive_s)) sse = kSseKeepAlive;
+    if (!unread.grow_to_response(std::ssize(sse))) {
+      error = buffers_full("the answer", buffers.limit_bytes());
+      sse.clear();
+      append_sse_data(to_error_body(error), &sse);
+      is_done = true;
+    }
     if (!co_await stream.write_events(sse)) co_return false;
   }
   const bool is_ended = co_await stream.end_events();
@@ -146,22 +155,28 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
 awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* started, Bell* bell) {
   std::string text;
   HttpReply reply;
-  while (true) {
+  ByteBudget& buffers = exchange.app->buffers;
+  ByteBudget::Lease unread(&buffers);
+  bool has_room = true;
+  while (has_room) {
     const std::optional<ResponseEvent> event = started->generation->next();
     if (!event) {
       co_await bell->wait(0);
     } else if (const auto* delta = std::get_if<engine::TextDelta>(&*event)) {
       text += delta->text;
+      has_room = unread.grow_to_response(std::ssize(text));
     } else if (const auto* completion = std::get_if<engine::Completion>(&*event)) {
       const absl::Status error = completion_error(*completion);
       if (error.ok()) {
         reply.body = started->formatter.response(text, *completion);
+        has_room = unread.grow_to_response(std::ssize(reply.body));
       } else {
         reply = to_http_reply(error);
       }
       break;
     }
   }
+  if (!has_room) reply = to_http_reply(buffers_full("the answer", buffers.limit_bytes()));
   reply.headers.emplace_back("X-Request-Id", started->call.request.id);
   const bool is_written =
       co_await exchange.stream->write_reply(std::move(reply), exchange.keep_alive);

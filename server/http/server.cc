@@ -75,10 +75,7 @@ uint16_t HttpServer::port() const { return impl_->listener.port(); }
 
 absl::Status HttpServer::serve(App* app) {
   impl_->context = std::unique_ptr<ConnectionContext>(
-      new ConnectionContext{.app = app,
-                            .bodies = ByteBudget(app->config.http.max_buffered_body_bytes),
-                            .connections = {},
-                            .exchanges = {}});
+      new ConnectionContext{.app = app, .connections = {}, .exchanges = {}});
   RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {

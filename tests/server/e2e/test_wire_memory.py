@@ -13,6 +13,8 @@ from server_process import Server
 
 KEY = "Authorization: Bearer secret"
 CHUNKED = "Transfer-Encoding: chunked"
+SMALL_BUDGET = ["--set", "server.max_buffered_bytes=4M", "--set", "http.max_body_bytes=4M",
+                "--set", f"grpc.max_message_bytes={4 << 20}"]
 PIECE = b"a" * (1 << 20)
 FLOOD_PIECES = 256
 LARGE = json.dumps({"prompt": "word " * 600_000}).encode()  # 3 MB
@@ -20,8 +22,7 @@ LARGE = json.dumps({"prompt": "word " * 600_000}).encode()  # 3 MB
 
 @pytest.fixture(scope="module")
 def locked():
-    flags = ["--api-key", "secret", "--set", "http.max_buffered_body_bytes=4M"]
-    with Server(*flags) as running:
+    with Server("--api-key", "secret", *SMALL_BUDGET) as running:
         yield running
 
 
@@ -112,7 +113,7 @@ def test_only_served_bodies_take_the_budget(locked, method, path, lines, expecte
 
 
 def test_open_routes_take_no_budget_where_there_is_no_key():
-    with Server("--set", "http.max_buffered_body_bytes=4M") as unlocked:
+    with Server(*SMALL_BUDGET) as unlocked:
         head = request("/health", f"Content-Length: {2 << 20}", method="GET")
         held = [withhold_the_last_byte(unlocked, head, 2 << 20) for _ in range(17)]
         with RawConnection(unlocked) as honest:
@@ -130,7 +131,7 @@ def test_the_budget_is_one_for_all_bodies(locked):
         refused = select.select([first.socket, second.socket], [], [], 10)[0]
         assert len(refused) == 1
         status, headers, body = (first if first.socket in refused else second).read_reply()
-        assert status == 429 and b"http.max_buffered_body_bytes = 4194304" in body
+        assert status == 429 and b"server.max_buffered_bytes = 4194304" in body
         assert "retry-after" in headers
 
 
