@@ -187,7 +187,10 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
   App app(engine.get(), config);
-  if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
+  if (const absl::Status status = grpc ? grpc->serve(&app) : absl::OkStatus(); !status.ok()) {
+    grpc->stop(0);  // while there is an app
+    return status;
+  }
   print_limits(app);
   if (const absl::Status status = http->serve(&app); !status.ok()) {
     if (grpc) grpc->stop(0);  // while there is an engine

@@ -125,6 +125,23 @@ def test_unread_responses_spend_it_and_are_cancelled():
         server.wait_until_idle()
 
 
+def test_what_is_pipelined_behind_a_generation_spends_it():
+    """60 KB behind each of 40: where they find no room the answer is the connection's last."""
+    pipelined = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 1700
+    with Server(*small_budget(1)) as server:
+        held = [RawConnection(server) for _ in range(40)]
+        for connection in held:
+            connection.send_completion(max_tokens=400, ignore_eos=True)
+            connection.send(pipelined)
+        ends = []
+        for connection in held:
+            status, headers, _ = connection.read_reply()
+            assert status == 200
+            ends.append(headers.get("connection") == "close")
+            connection.close()
+        assert any(ends) and not all(ends), ends
+
+
 def refused_start(*flags, shell=""):
     command = f'{shell} exec "$0" "$@"'
     return subprocess.run(["sh", "-c", command, server_process.BINARY, "--model", "models/demo",
