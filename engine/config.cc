@@ -65,6 +65,9 @@ absl::Status validate(const SchedulerOptions& scheduler) {
       require_range("scheduler.prefill_slice_ms", scheduler.prefill_slice_ms, 0.01, 60000.0));
   RETURN_IF_ERROR(require_range<int64_t>("scheduler.max_num_queued_reqs",
                                          scheduler.max_num_queued_reqs, 1, 1 << 20));
+  constexpr double kSecondsMax = 86400;
+  RETURN_IF_ERROR(
+      require_range("scheduler.max_queued_s", scheduler.max_queued_s, 0.0, kSecondsMax));
   return require_range<int64_t>("scheduler.max_num_queued_tokens", scheduler.max_num_queued_tokens,
                                 1, kBytesMax);
 }

@@ -47,6 +47,7 @@ struct SchedulerOptions {
   double prefill_slice_ms = 100;          // prefill work between two decode steps
   int64_t max_num_queued_reqs = 1024;
   int64_t max_num_queued_tokens = 4 << 20;
+  double max_queued_s = 0;  // estimated wait until a prompt's prefill begins; 0 = no limit
   Overlap overlap = Overlap::kAuto;
   bool enable_prefix_caching = true;
 };

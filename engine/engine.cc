@@ -190,18 +190,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
+absl::Status Engine::check_queue() const { return impl_->loop->check_queue(); }
+
 absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<ResponseSink> sink) {
+  RETURN_IF_ERROR(check_queue());
   const SequenceId id = impl_->next_id.fetch_add(1);
-  absl::StatusOr<SequenceSpec> spec = impl_->intake.admit(request, id);
-  absl::Status status = spec.status();
-  if (status.ok() && request.on_sized) {
-    RETURN_IF_ERROR(request.on_sized(spec->num_tokens_max));
-  }
-  if (status.ok()) {
-    status = impl_->loop->submit(*std::move(spec), Intake::output_rules(request), std::move(sink));
-  }
-  if (status.ok()) return id;
-  return status;
+  ASSIGN_OR_RETURN(SequenceSpec spec, impl_->intake.admit(request, id));
+  if (request.on_sized) RETURN_IF_ERROR(request.on_sized(spec.num_tokens_max));
+  RETURN_IF_ERROR(
+      impl_->loop->submit(std::move(spec), Intake::output_rules(request), std::move(sink)));
+  return id;
 }
 
 void Engine::cancel(Handle handle) { impl_->loop->cancel(handle); }
@@ -225,6 +223,7 @@ std::string Engine::token_text(int32_t id) const { return impl_->tokenizer->toke
 
 const EngineInfo& Engine::info() const { return impl_->info; }
 EngineLoad Engine::load() const { return impl_->loop->load(); }
+double Engine::queue_fill() const { return impl_->loop->queue_fill(); }
 double Engine::stalled_s() const { return impl_->loop->stalled_s(); }
 const Metrics& Engine::metrics() const { return impl_->metrics; }
 

@@ -46,11 +46,16 @@ class Engine {
 
   using Handle = uint64_t;
 
+  // Thread-safe, without blocking: what submit() would refuse any request with now. A refusal
+  // counts in the metrics, so ask once a request, before work is put into it.
+  absl::Status check_queue() const;
+
   // Thread-safe; renders, tokenises and validates on the calling thread, then queues. If it fails
   // the sink is destroyed unused:
   //   kInvalidArgument    a field is wrong, or the prompt is too long: names field, value, limit
-  //   kResourceExhausted  the queue is full: try again later
+  //   kResourceExhausted  the queue is full, which is looked at before any work and after it
   //   kUnavailable        draining
+  // The latter two say in kRetryAfterPayload when to try again.
   absl::StatusOr<Handle> submit(Request request, std::unique_ptr<ResponseSink> sink);
 
   // Thread-safe, idempotent; the sink's on_done follows with kCancelled unless it came before.
@@ -67,6 +72,8 @@ class Engine {
 
   const EngineInfo& info() const;
   EngineLoad load() const;
+  // How full the queue is, the fullest of its bounds: from 1 on requests are refused.
+  double queue_fill() const;
   // Seconds since the engine last took a turn although it has requests; 0 while it has none.
   double stalled_s() const;
   const Metrics& metrics() const;

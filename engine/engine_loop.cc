@@ -3,8 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 
 namespace pbserve::engine {
@@ -88,18 +90,27 @@ Completion completion_of(const FinishedSequence& finished, bool is_forced) {
   return completion;
 }
 
+// Whoever takes the place of this server is there by its end.
+absl::Status draining(Clock::time_point end) {
+  const double rest_s = ms_between(Clock::now(), end) / 1000;
+  absl::Status status = absl::UnavailableError("the server is shutting down");
+  const auto retry_after_s = static_cast<int64_t>(std::ceil(std::max(rest_s, 1.0)));
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(retry_after_s)));
+  return status;
+}
+
 }  // namespace
 
 EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, KvCachePool& pool,
                        ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics)
-    : options_(config.scheduler),
-      is_forced_(config.pbs.force_density > 0),
+    : is_forced_(config.pbs.force_density > 0),
       overlaps_(overlaps(config.scheduler.overlap, runner.device())),
       pool_(pool),
       runner_(runner),
       metrics_(metrics),
       scheduler_(scheduler_limits(config.scheduler, limits), pool),
       output_(tokenizer, metrics, [this](SequenceId id) { cancel(id); }),
+      bounds_(config.scheduler),
       thread_([this] { run(); }) {}
 
 EngineLoop::~EngineLoop() {
@@ -111,38 +122,28 @@ EngineLoop::~EngineLoop() {
 
 // ---- any thread ----
 
-absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
-                                std::unique_ptr<ResponseSink> sink) {
-  const auto refused = [] { return absl::UnavailableError("the server is shutting down"); };
-  if (live_.is_closed()) return refused();
-  const int64_t waiting = num_waiting_ + num_arriving_.fetch_add(1);
-  absl::Status status = admit(waiting, static_cast<int64_t>(spec.prompt.size()));
-  NewRequest request{std::move(spec), std::move(rules), std::move(sink)};
-  if (status.ok() && !live_.enter([&] { return inbox_.push(std::move(request)); })) {
-    status = refused();
-  }
-  if (!status.ok()) --num_arriving_;
-  return status;
+absl::Status EngineLoop::check_queue() const {
+  return live_.is_closed() ? draining(drain_end_) : bounds_.check({});
 }
 
-// Whether the queue has room for one more prompt beside the `waiting` requests.
-absl::Status EngineLoop::admit(int64_t waiting, int64_t num_tokens) const {
-  if (waiting >= options_.max_num_queued_reqs) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(waiting, " requests are waiting, the limit is ", options_.max_num_queued_reqs,
-                     " (--max-num-queued-reqs)"));
-  }
-  if (waiting > 0 && num_waiting_tokens_ + num_tokens > options_.max_num_queued_tokens) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        num_waiting_tokens_.load(), " prompt tokens are waiting, with this prompt's ", num_tokens,
-        " the limit of ", options_.max_num_queued_tokens, " (--max-num-queued-tokens) is passed"));
-  }
-  return absl::OkStatus();
+absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
+                                std::unique_ptr<ResponseSink> sink) {
+  const auto num_tokens = static_cast<int64_t>(spec.prompt.size());
+  const QueueBounds::Arrival arrival{.num_tokens = num_tokens,
+                                     .lane = scheduler_.lane_of(num_tokens, spec.pbs)};
+  NewRequest request{std::move(spec), std::move(rules), std::move(sink), arrival};
+  absl::Status status;
+  const bool has_entered = live_.enter([&] {
+    status = bounds_.take(arrival);
+    return status.ok() && inbox_.push(std::move(request));
+  });
+  return has_entered || !status.ok() ? status : draining(drain_end_);
 }
 
 void EngineLoop::cancel(SequenceId id) { inbox_.push(Cancel{id}); }
 
 bool EngineLoop::drain(std::chrono::milliseconds timeout) {
+  drain_end_ = Clock::now() + timeout;
   live_.close();
   const bool done = live_.wait_until_none(timeout);
   if (!done) inbox_.push(CancelAll{});
@@ -151,13 +152,13 @@ bool EngineLoop::drain(std::chrono::milliseconds timeout) {
 
 EngineLoad EngineLoop::load() const {
   return {.num_running = num_running_,
-          .num_waiting = num_waiting_ + num_arriving_,
+          .num_waiting = bounds_.num_requests(),
           .num_pages_used = num_pages_used_,
           .num_pages_cached = num_pages_cached_};
 }
 
 double EngineLoop::stalled_s() const {
-  if (num_running_ + num_waiting_ + num_arriving_ == 0) return 0;
+  if (num_running_ + bounds_.num_requests() == 0) return 0;
   return ms_between(last_turn_, Clock::now()) / 1000;
 }
 
@@ -194,14 +195,12 @@ void EngineLoop::handle(NewRequest request) {
   output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
   scheduler_.add(std::move(request.spec));
   accepted.cached_tokens = scheduler_.num_cached_tokens(id);
-  if (prefill_tokens_per_ms_ > 0) {
-    const int64_t ahead = scheduler_.num_waiting_tokens();  // with its own
-    accepted.estimated_ttft_ms =
-        static_cast<double>(ahead - accepted.cached_tokens) / prefill_tokens_per_ms_;
-  }
+  const Lane lane = *request.arrival.lane;
+  const int64_t ahead = scheduler_.queue().num_tokens[static_cast<size_t>(lane)];  // with its own
+  accepted.estimated_ttft_ms =
+      bounds_.prefill_ms(lane, ahead - accepted.cached_tokens).value_or(-1);
   output_.accepted(id, accepted);
-  publish_load();
-  --num_arriving_;  // never counted less than once
+  publish_load(request.arrival);
 }
 
 void EngineLoop::handle(Cancel cancel) {
@@ -273,11 +272,8 @@ void EngineLoop::report_progress(Lane lane, const std::vector<PrefillChunk>& job
     output_.progress(chunk.id, progress);
   }
   if (fraction < 1.0) return;
-  constexpr double kNewest = 0.3;
-  const double ms = ms_between(job_begin_[static_cast<size_t>(lane)], time);
-  const double rate = static_cast<double>(job_tokens) / std::max(ms, 1e-3);
-  prefill_tokens_per_ms_ =
-      prefill_tokens_per_ms_ == 0 ? rate : kNewest * rate + (1 - kNewest) * prefill_tokens_per_ms_;
+  bounds_.observe_prefill(lane, job_tokens,
+                          ms_between(job_begin_[static_cast<size_t>(lane)], time));
   metrics_.observe_step(job_tokens, 0);
 }
 
@@ -304,14 +300,13 @@ void EngineLoop::finish(FinishedSequence finished) {
   live_.leave();
 }
 
-void EngineLoop::publish_load() {
+void EngineLoop::publish_load(const std::optional<QueueBounds::Arrival>& arrived) {
   num_running_ = scheduler_.num_running();
-  num_waiting_ = scheduler_.num_waiting();
-  num_waiting_tokens_ = scheduler_.num_waiting_tokens();
+  bounds_.publish(scheduler_.queue(), arrived);
   num_pages_used_ = pool_.num_used();
   num_pages_cached_ = pool_.num_cached();
   metrics_.set_gauges({.num_running = num_running_,
-                       .num_waiting = num_waiting_,
+                       .num_waiting = scheduler_.num_waiting(),
                        .num_pages_used = num_pages_used_,
                        .num_pages_cached = num_pages_cached_,
                        .num_pages = pool_.num_pages()});

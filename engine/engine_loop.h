@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <variant>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "engine/message_queue.h"
 #include "engine/model_runner.h"
 #include "engine/output_stage.h"
+#include "engine/queue_bounds.h"
 #include "engine/scheduler.h"
 
 namespace pbserve::engine {
@@ -27,18 +29,22 @@ class EngineLoop {
              ModelRunner& runner, const models::Tokenizer& tokenizer, Metrics& metrics);
   ~EngineLoop();  // cancels what is left and delivers every on_done
 
-  // Any thread. kResourceExhausted: the queue is full; kUnavailable: draining.
+  // Any thread. kResourceExhausted: the queue is full; kUnavailable: draining. Both carry
+  // kRetryAfterPayload. The first tells of a request that nothing is known of yet.
+  absl::Status check_queue() const;
   absl::Status submit(SequenceSpec spec, OutputRules rules, std::unique_ptr<ResponseSink> sink);
   void cancel(SequenceId id);
   bool drain(std::chrono::milliseconds timeout);
   EngineLoad load() const;
   double stalled_s() const;
+  double queue_fill() const { return bounds_.fill(); }
 
  private:
   struct NewRequest {
     SequenceSpec spec;
     OutputRules rules;
     std::unique_ptr<ResponseSink> sink;
+    QueueBounds::Arrival arrival;
   };
   struct Cancel {
     SequenceId id;
@@ -52,14 +58,12 @@ class EngineLoop {
   void handle(Cancel cancel);
   void handle(CancelAll all);
   bool take_turn();
-  absl::Status admit(int64_t waiting, int64_t num_tokens) const;
   void launch(const StepPlan& plan);
   void commit(const StepOutput& output);
   void finish(FinishedSequence finished);
   void report_progress(Lane lane, const std::vector<PrefillChunk>& job, double fraction);
-  void publish_load();
+  void publish_load(const std::optional<QueueBounds::Arrival>& arrived = {});
 
-  const SchedulerOptions options_;
   const bool is_forced_;  // pbs.force_density
   const bool overlaps_;   // a step stays in flight while the next one is planned
   KvCachePool& pool_;
@@ -72,20 +76,17 @@ class EngineLoop {
   // Engine thread only.
   std::vector<Message> messages_;
   int64_t num_preemptions_seen_ = 0;
-  double prefill_tokens_per_ms_ = 0;  // of finished jobs, smoothed; 0 before the first
   std::array<Clock::time_point, kNumLanes> job_begin_;
 
   // Written by the engine thread, read by all.
   std::atomic<int64_t> num_running_ = 0;
-  std::atomic<int64_t> num_waiting_ = 0;
-  std::atomic<int64_t> num_waiting_tokens_ = 0;
   std::atomic<int64_t> num_pages_used_ = 0;
   std::atomic<int64_t> num_pages_cached_ = 0;
   std::atomic<Clock::time_point> last_turn_ = Clock::now();
 
-  std::atomic<int64_t> num_arriving_ = 0;  // requests in the inbox
-
-  LiveRequests live_;  // closed by a drain
+  QueueBounds bounds_;
+  LiveRequests live_;                                               // closed by a drain
+  std::atomic<Clock::time_point> drain_end_ = Clock::time_point{};  // set before that
 
   std::thread thread_;
 };

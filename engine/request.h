@@ -21,6 +21,9 @@ using Clock = std::chrono::steady_clock;
 // Status.
 inline constexpr const char* kFieldPayload = models::kFieldPayload;
 
+// What was refused for the moment says in this payload, in whole seconds, when to try again.
+inline constexpr const char* kRetryAfterPayload = "pbserve/retry_after_s";
+
 // An OpenAI conversation, as JSON text; the model's chat template renders it.
 struct ChatPrompt {
   std::string messages_json;

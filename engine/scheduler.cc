@@ -16,8 +16,6 @@ using kernels::kPageSize;
 
 namespace {
 
-constexpr std::array kLanes = {Lane::kLong, Lane::kShort};
-
 absl::Status no_token_error(const Sequence& sequence) {
   return absl::InternalError(
       absl::StrCat("the model gave no number for any token at position ", sequence.num_known(),
@@ -45,13 +43,19 @@ const std::vector<PrefillChunk>& Scheduler::job(Lane lane) const {
   return lanes_[static_cast<size_t>(lane)].chunks;
 }
 
-int64_t Scheduler::num_waiting_tokens() const {
-  int64_t tokens = 0;
+QueueState Scheduler::queue() const {
+  QueueState queue{.num_requests = num_waiting(), .num_tokens = {}};
   for (const auto& [id, sequence] : sequences_) {
-    if (sequence->phase != Phase::kDecode)
-      tokens += sequence->num_tokens() - sequence->num_computed();
+    if (sequence->phase == Phase::kDecode) continue;
+    const Lane lane = lane_of(sequence->num_tokens(), sequence->spec().pbs);
+    queue.num_tokens[static_cast<size_t>(lane)] +=
+        sequence->num_tokens() - sequence->num_computed();
   }
-  return tokens;
+  return queue;
+}
+
+Lane Scheduler::lane_of(int64_t num_tokens, bool pbs) const {
+  return pbs || num_tokens > limits_.chunks.short_rows ? Lane::kLong : Lane::kShort;
 }
 
 int64_t Scheduler::num_cached_tokens(SequenceId id) const {

@@ -15,6 +15,7 @@
 
 #include "engine/kv_cache_pool.h"
 #include "engine/prefill_chunks.h"
+#include "engine/queue_bounds.h"
 #include "engine/sequence.h"
 #include "engine/step.h"
 
@@ -64,7 +65,9 @@ class Scheduler {
 
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_running() const;
-  int64_t num_waiting_tokens() const;  // prompt tokens ahead of a newcomer, the lanes' included
+  QueueState queue() const;  // what is ahead of a newcomer
+  // Where a prompt of such a length goes unless cached pages make it short. Any thread.
+  Lane lane_of(int64_t num_tokens, bool pbs) const;
   int64_t num_preemptions() const { return num_preemptions_; }
 
   // Dies unless every page is free, cached, or held by exactly the sequences and jobs listed here,

@@ -2,6 +2,7 @@
 // step, what was launched of it (known at once), and its results (known when the device is done).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -15,6 +16,7 @@ namespace pbserve::engine {
 // never waits for the end of a long one.
 enum class Lane : uint8_t { kLong, kShort };
 inline constexpr int kNumLanes = 2;
+inline constexpr std::array<Lane, kNumLanes> kLanes = {Lane::kLong, Lane::kShort};
 
 // A layer of a prefill job: all rows through one pass, then through the next. PBS alone orders.
 enum class PrefillPass : uint8_t { kProject, kOrder, kAttend };

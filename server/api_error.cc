@@ -1,5 +1,7 @@
 #include "server/api_error.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -14,6 +16,8 @@ namespace {
 constexpr absl::string_view kHttpStatus = "pbserve/http_status";
 // Set where the error arises. Not constexpr: gcc 12 does not take it for one beside UBSan's checks.
 const absl::string_view kParam = engine::kFieldPayload;
+// Longer than this nobody can foresee a queue.
+constexpr double kLongestRetryS = 600;
 constexpr absl::string_view kCode = "pbserve/code";
 constexpr absl::string_view kAllow = "pbserve/allow";
 
@@ -74,11 +78,24 @@ absl::Status key_limit(absl::string_view message) {
   return with(absl::ResourceExhaustedError(message), kCode, "key_limit");
 }
 
-absl::Status not_ready() { return absl::UnavailableError("the server is shutting down"); }
+absl::Status not_ready(double rest_s) {
+  return with_retry_after(absl::UnavailableError("the server is shutting down"), rest_s);
+}
+
+absl::Status with_retry_after(absl::Status status, double seconds) {
+  const auto whole = static_cast<int64_t>(std::ceil(std::clamp(seconds, 0.0, kLongestRetryS)));
+  return with(std::move(status), engine::kRetryAfterPayload, absl::StrCat(whole));
+}
 
 absl::Status out_of_memory() {
   return http_only(absl::StatusCode::kResourceExhausted, 503,
                    "the server has no memory for this request: send less, or try again later");
+}
+
+absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat(what, " finds no room: bodies, messages and unread responses take up ",
+                   "server.max_buffered_bytes = ", limit_bytes, "; try again later"));
 }
 
 absl::Status client_left() {
@@ -163,14 +180,11 @@ int http_status(const absl::Status& status) {
 }
 
 int retry_after_s(const absl::Status& status) {
-  switch (http_status(status)) {
-    case 429:
-      return 1;  // the queue moves with every finished request
-    case 503:
-      return 5;  // a restart takes longer
-    default:
-      return 0;
-  }
+  const int code = http_status(status);
+  if (code != 429 && code != 503) return 0;
+  int64_t seconds = 1;  // where nothing is known: what is short is given back at any moment
+  (void)absl::SimpleAtoi(payload(status, engine::kRetryAfterPayload), &seconds);
+  return static_cast<int>(std::clamp<int64_t>(seconds, 1, kLongestRetryS));
 }
 
 std::string to_error_body(const absl::Status& status) {

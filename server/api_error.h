@@ -21,9 +21,14 @@ absl::Status model_not_found(absl::string_view model);
 absl::Status invalid_api_key();
 // One API key has as much in flight as it may have.
 absl::Status key_limit(absl::string_view message);
-absl::Status not_ready();
+// While it drains, for `rest_s` seconds more: then another server may have taken its place.
+absl::Status not_ready(double rest_s);
+// `status` with a time after which another try is worthwhile; retry_after_s() rounds and bounds it.
+absl::Status with_retry_after(absl::Status status, double seconds);
 // std::bad_alloc, where it ends one request.
 absl::Status out_of_memory();
+// `what` finds no room in server.max_buffered_bytes.
+absl::Status buffers_full(absl::string_view what, int64_t limit_bytes);
 // The client ended its sending side before it had the answer.
 absl::Status client_left();
 
@@ -50,7 +55,7 @@ int grpc_code(const absl::Status& status);
 std::string error_param(const absl::Status& status);
 // What is wrong in a word: the `code` of its body, else one that stands for its HTTP status.
 std::string error_reason(const absl::Status& status);
-// Whole seconds after which another try is worthwhile; 0 where none is.
+// Whole seconds after which another try is worthwhile, from 1 to 600; 0 where none is.
 int retry_after_s(const absl::Status& status);
 
 }  // namespace pbserve::server

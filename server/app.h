@@ -2,16 +2,17 @@
 // in main and outlived by nothing that uses it.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "engine/engine.h"
 #include "server/auth.h"
+#include "server/byte_budget.h"
 #include "server/config/config.h"
 #include "server/grpc/connections.h"
 #include "server/http/connections.h"
+#include "server/readiness.h"
 #include "server/request_reports.h"
 #include "server/worker_pool.h"
 
@@ -31,7 +32,8 @@ struct App {
   const std::shared_ptr<RequestReports> reports;
   HttpConnections http_connections;
   std::shared_ptr<GrpcConnections> grpc_connections;  // once gRPC is served; null where it is not
-  std::atomic<bool> ready{true};
+  Readiness readiness;
+  ByteBudget buffers;  // what the wire holds
   WorkerPool workers;
 };
 

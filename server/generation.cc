@@ -16,6 +16,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::start(engine::Engine* en
   options.open->record.submitted = RequestRecord::Clock::now();
   auto channel =
       std::make_shared<ResponseChannel>(ChannelOptions{.capacity_bytes = options.buffer_bytes,
+                                                       .buffers = options.buffers,
                                                        .wants_progress = options.wants_progress,
                                                        .on_ready = std::move(options.on_ready),
                                                        .on_end = on_end});

@@ -15,6 +15,7 @@ namespace pbserve::server {
 
 struct GenerationOptions {
   std::shared_ptr<OpenRequest> open;  // told of the end
+  ByteBudget* buffers = nullptr;      // see ChannelOptions
   int64_t buffer_bytes = 1 << 20;
   bool wants_progress = false;
   std::function<void()> on_ready;  // see ChannelOptions

@@ -7,9 +7,12 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
+#include <new>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/descriptor_watch.h"
 
 namespace pbserve::server {
 namespace {
@@ -21,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
+constexpr auto kMemoryPause = std::chrono::milliseconds(10);
 constexpr auto kLogInterval = std::chrono::seconds(1);
 
 }  // namespace
@@ -64,24 +68,35 @@ void Listener::close() {
 }
 
 asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
-  asio::steady_timer pause(io_);
   while (acceptor_.is_open()) {
-    auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
-    if (error == asio::error::operation_aborted) co_return;
-    if (error) {
-      log(&failed_, absl::StrCat("accept: ", error.message()));
-      pause.expires_after(kAcceptPause);
-      co_await pause.async_wait(kTuple);
-      continue;
+    try {
+      co_await accept_one(serve, refusal);
+    } catch (const std::bad_alloc&) {
+      // That connection is lost, and the next one is waited for. A timer would need memory.
+      std::this_thread::sleep_for(kMemoryPause);
     }
-    const tcp::endpoint peer = socket.remote_endpoint(error);
-    if (error) continue;  // it has gone
-    if (const std::string text = refusal(address_of(peer)); !text.empty()) {
-      log(&refused_, absl::StrCat("connection refused: ", text));
-      continue;  // the socket closes here
-    }
-    serve(std::move(socket));
   }
+}
+
+asio::awaitable<void> Listener::accept_one(const Serve& serve, const Refusal& refusal) {
+  auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
+  if (error == asio::error::operation_aborted) co_return;
+  if (error) {
+    const bool has_none = error == asio::error::no_descriptors ||
+                          error == boost::system::errc::too_many_files_open_in_system;
+    if (has_none) note_descriptors_used_up();
+    log(&failed_, absl::StrCat("accept: ", error.message()));
+    asio::steady_timer pause(io_, kAcceptPause);
+    co_await pause.async_wait(kTuple);
+    co_return;
+  }
+  const tcp::endpoint peer = socket.remote_endpoint(error);
+  if (error) co_return;  // it has gone
+  if (const std::string text = refusal(address_of(peer)); !text.empty()) {
+    log(&refused_, absl::StrCat("connection refused: ", text));
+    co_return;  // the socket closes here
+  }
+  serve(std::move(socket));
 }
 
 void Listener::log(RareLine* line, const std::string& what) {

@@ -42,6 +42,7 @@ class Listener {
     std::chrono::steady_clock::time_point last;
     int64_t num_unlogged = 0;
   };
+  boost::asio::awaitable<void> accept_one(const Serve& serve, const Refusal& refusal);
   void log(RareLine* line, const std::string& what);
 
   boost::asio::io_context& io_;

@@ -13,11 +13,13 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/host_memory.h"
 #include "server/app.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
 #include "server/config/descriptor_limit.h"
 #include "server/config/host_address.h"
+#include "server/config/memory_limit.h"
 #include "server/config/model_folder.h"
 #include "server/grpc/server.h"
 #include "server/http/admin_server.h"
@@ -115,8 +117,9 @@ void print_example(const App& app, uint16_t port) {
 // The fronts end here: their connections hold requests of the engine, which must still be there.
 void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
   const double timeout_s = app->config.server.shutdown_timeout_s;
-  app->workers.refuse();  // the engine would take none of it
-  if (!app->engine->drain(static_cast<int64_t>(timeout_s * 1000))) {
+  const auto limit = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
+  app->workers.refuse(std::chrono::steady_clock::now() + limit);  // the engine would take no more
+  if (!app->engine->drain(limit.count())) {
     spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);
   }
   http->stop(kFlushTimeoutS);
@@ -128,8 +131,7 @@ void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
 // what runs may finish. A second signal ends the process at once.
 void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcServer> grpc,
                const ProcessSignals& signals) {
-  app->ready = false;
-  if (grpc) grpc->set_not_serving();
+  app->readiness.set_draining();
   const auto delay = std::chrono::duration<double>(app->config.server.drain_delay_s);
   auto ended = std::async(std::launch::async, [&] {
     std::this_thread::sleep_for(delay);
@@ -157,6 +159,7 @@ absl::StatusOr<std::shared_ptr<SpanExporter>> start_tracing(const ServerConfig& 
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
+  RETURN_IF_ERROR(check_buffers_fit(engine::host_memory_limit(), config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;
   if (config.grpc.enabled) {
@@ -171,7 +174,10 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
   App app(engine.get(), config, std::move(span_exporter));
-  if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
+  if (const absl::Status status = grpc ? grpc->serve(&app) : absl::OkStatus(); !status.ok()) {
+    grpc->stop(0);  // while there is an app
+    return status;
+  }
   print_limits(app);
   if (const absl::Status status = http->serve(&app); !status.ok()) {
     if (grpc) grpc->stop(0);  // while there is an engine

@@ -38,7 +38,7 @@ struct RequestRecord {
   int status = 0;  // HTTP's, or what HTTP's would be; 0 while nobody knows
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string error;                             // if it did not end well
-  std::string error_reason;                        // the same in a word, for machines
+  std::string error_reason;                      // the same in a word, for machines
   std::optional<engine::Completion> completion;  // of a request that the engine has taken
 };
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/api_error.h"
 
 namespace pbserve::server {
 namespace {
@@ -34,10 +35,12 @@ class ResponseChannel::Sink : public engine::ResponseSink {
 
 ResponseChannel::ResponseChannel(ChannelOptions options)
     : options_({.capacity_bytes = options.capacity_bytes,
+                .buffers = options.buffers,
                 .wants_progress = options.wants_progress,
                 .on_ready = nullptr,
                 .on_end = std::move(options.on_end)}),
-      on_ready_(std::make_shared<const std::function<void()>>(std::move(options.on_ready))) {}
+      on_ready_(std::make_shared<const std::function<void()>>(std::move(options.on_ready))),
+      lease_(options_.buffers) {}
 
 std::unique_ptr<engine::ResponseSink> ResponseChannel::make_sink() {
   return std::make_unique<Sink>(shared_from_this());
@@ -62,6 +65,7 @@ std::optional<ResponseEvent> ResponseChannel::next() {
   ResponseEvent event = std::move(events_.front());
   events_.pop_front();
   num_bytes_ -= event_bytes(event);
+  has_room_ &= lease_.grow_to_response(num_bytes_);  // shrinks
   return event;
 }
 
@@ -72,8 +76,10 @@ void ResponseChannel::push(ResponseEvent event) {
     const std::lock_guard lock(mutex_);
     if (reader_left_ || overflowed_) return;
     num_bytes_ += event_bytes(event);
-    if (num_bytes_ > options_.capacity_bytes) {
+    has_room_ = lease_.grow_to_response(num_bytes_);
+    if (num_bytes_ > options_.capacity_bytes || !has_room_) {
       overflowed_ = cancel = true;
+      if (!has_room_) drop_events();  // others wait for that room
     } else {
       events_.push_back(std::move(event));
       wakes = std::exchange(reader_waits_, false);
@@ -90,7 +96,9 @@ void ResponseChannel::end(engine::Completion completion) {
     const std::lock_guard lock(mutex_);
     ended_ = true;
     reader_left = reader_left_;
-    if (overflowed_) {
+    if (overflowed_ && !has_room_) {
+      completion.status = buffers_full("the response", options_.buffers->limit_bytes());
+    } else if (overflowed_) {
       completion.status = absl::ResourceExhaustedError(
           absl::StrCat("the client reads too slowly: more than server.response_buffer_bytes = ",
                        options_.capacity_bytes, " of output waited for it"));
@@ -110,12 +118,18 @@ void ResponseChannel::abandon() {
     const std::lock_guard lock(mutex_);
     if (reader_left_) return;
     reader_left_ = true;
-    events_.clear();
+    drop_events();
   }
   cancel_now();
   std::shared_ptr<const std::function<void()>> dropped;
   const std::lock_guard lock(wake_mutex_);
   dropped = std::move(on_ready_);
+}
+
+void ResponseChannel::drop_events() {
+  events_.clear();
+  num_bytes_ = 0;
+  lease_ = ByteBudget::Lease(options_.buffers);
 }
 
 void ResponseChannel::wake() {

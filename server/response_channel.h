@@ -1,6 +1,6 @@
 // Between the engine's output thread, which must not block, and a client, which may be slow or
-// gone: a bounded queue of events. Beyond its bound the request is cancelled; the reader is told
-// why. Thread-safe; one reader.
+// gone: a bounded queue of events. Beyond its bound, or where all responses together find no room
+// any more, the request is cancelled; the reader is told why. Thread-safe; one reader.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "engine/request.h"
+#include "server/byte_budget.h"
 
 namespace pbserve::server {
 
@@ -20,6 +21,7 @@ using ResponseEvent =
 
 struct ChannelOptions {
   int64_t capacity_bytes = 1 << 20;
+  ByteBudget* buffers = nullptr;  // charged for what waits, if there is one; outlives the reader
   bool wants_progress = false;
   // Called when next() has something again after it returned nothing; from the engine's output
   // thread, outside the lock. Must not block.
@@ -53,6 +55,7 @@ class ResponseChannel : public std::enable_shared_from_this<ResponseChannel> {
   void push(ResponseEvent event);
   void end(engine::Completion completion);
   void cancel_now();
+  void drop_events();  // under the mutex
   void wake();
 
   const ChannelOptions options_;     // but for on_ready
@@ -64,6 +67,8 @@ class ResponseChannel : public std::enable_shared_from_this<ResponseChannel> {
   bool reader_waits_ = false;
   bool reader_left_ = false;
   bool overflowed_ = false;
+  bool has_room_ = true;
+  ByteBudget::Lease lease_;  // for num_bytes_
   bool ended_ = false;
   bool cancel_wanted_ = false;
   std::function<void()> cancel_;

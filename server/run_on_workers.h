@@ -1,13 +1,12 @@
 // co_await a function that runs on the worker pool; the coroutine resumes on its own executor. The
 // function returns absl::StatusOr; what it throws becomes a Status and ends no thread. Once the
-// pool refuses, the result is not_ready() and the function does not run.
+// pool refuses, the result is its refusal() and the function does not run.
 #pragma once
 
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
 #include <memory>
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "server/api_error.h"
+#include "server/post_surely.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
@@ -42,11 +42,12 @@ boost::asio::awaitable<std::invoke_result_t<Work>> run_on_workers(WorkerPool* po
     auto executor = asio::get_associated_executor(handler);
     auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
     auto guard = asio::make_work_guard(executor);
-    pool->post(work_bytes, [pool, shared_work, shared_handler, executor, guard]() mutable {
-      auto result = std::make_shared<Result>(pool->refuses() ? Result(not_ready())
-                                                             : run_caught(*shared_work));
+    // Taken before the work is done: afterwards nothing may fail, or the coroutine waits for ever.
+    auto result = std::make_shared<Result>(absl::UnknownError(""));
+    pool->post(work_bytes, [pool, shared_work, shared_handler, executor, guard, result]() mutable {
+      *result = pool->refuses() ? Result(pool->refusal()) : run_caught(*shared_work);
       shared_work.reset();  // what it holds of a budget is free before anybody hears of the result
-      asio::post(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });
+      post_surely(executor, [shared_handler, result] { (*shared_handler)(std::move(*result)); });
     });
   };
   co_return co_await asio::async_initiate<const asio::use_awaitable_t<>, void(Result)>(

@@ -47,6 +47,8 @@ constexpr Flag kFlags[] = {
      "waiting requests, then 429"},
     {kScheduler, "--max-num-queued-tokens", "scheduler.max_num_queued_tokens", "N",
      "their tokens, then 429"},
+    {kScheduler, "--max-queue-time", "scheduler.max_queued_s", "S",
+     "estimated wait of a new request, then 429; 0 = no limit"},
     {kSparse, "--sparse-attention", "pbs.mode", "MODE",
      "auto (prompts long enough to gain) | dense | pbs"},
     {kSparse, "--sparse-threshold", "pbs.threshold", "T",

@@ -85,6 +85,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("scheduler.prefill_slice_ms", &scheduler.prefill_slice_ms);
   table->add_size("scheduler.max_num_queued_reqs", &scheduler.max_num_queued_reqs);
   table->add_size("scheduler.max_num_queued_tokens", &scheduler.max_num_queued_tokens);
+  table->add("scheduler.max_queued_s", &scheduler.max_queued_s);
   table->add_enum("scheduler.overlap", &scheduler.overlap,
                   {{"auto", Overlap::kAuto}, {"on", Overlap::kOn}, {"off", Overlap::kOff}});
   table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);
@@ -116,7 +117,12 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("server.max_connections_per_address", &server.max_connections_per_address,
              {0, 1 << 20});
   table->add("server.worker_threads", &server.worker_threads, {1, 256});
+  table->add("server.large_worker_threads", &server.large_worker_threads, {1, 256});
   table->add_size("server.response_buffer_bytes", &server.response_buffer_bytes, {4096, kMaxBytes});
+  table->add_size("server.max_buffered_bytes", &server.max_buffered_bytes, {1024, kMaxBytes});
+  for (const char* former : {"http.max_buffered_body_bytes", "grpc.max_buffered_message_bytes"}) {
+    table->add_former(former, "server.max_buffered_bytes");
+  }
   table->add_enum<std::string>(
       "server.log_level", &server.log_level,
       {{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}});
@@ -133,7 +139,6 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("http.io_threads", &http.io_threads, {1, 256});
   table->add("http.max_connections", &http.max_connections, {1, 1 << 20});
   table->add_size("http.max_body_bytes", &http.max_body_bytes, {1024, kMaxBytes});
-  table->add_size("http.max_buffered_body_bytes", &http.max_buffered_body_bytes, {1024, kMaxBytes});
   table->add_size("http.max_header_bytes", &http.max_header_bytes, {1024, 1 << 24});
   table->add("http.idle_timeout_s", &http.idle_timeout_s, {1, kMaxSeconds});
   table->add("http.header_timeout_s", &http.header_timeout_s, {1, kMaxSeconds});
@@ -149,8 +154,6 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
   table->add("grpc.enabled", &grpc.enabled);
   table->add("grpc.port", &grpc.port, {0, 65535});
   table->add("grpc.max_message_bytes", &grpc.max_message_bytes, {1024, (1U << 31) - 1});
-  table->add_size("grpc.max_buffered_message_bytes", &grpc.max_buffered_message_bytes,
-                  {1024, kMaxBytes});
   table->add("grpc.max_connections", &grpc.max_connections, {1, 1 << 20});
   table->add("grpc.max_calls", &grpc.max_calls, {1, 1 << 20});
   table->add("grpc.receive_timeout_s", &grpc.receive_timeout_s, {1, kMaxSeconds});
@@ -190,12 +193,18 @@ absl::Status apply_all(const std::string& file, const std::vector<ConfigOverride
   return absl::OkStatus();
 }
 
-// A message that could never be received whole.
-absl::Status check_message_limits(const GrpcOptions& grpc) {
-  if (grpc.max_message_bytes <= grpc.max_buffered_message_bytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("grpc.max_buffered_message_bytes = ", grpc.max_buffered_message_bytes,
-                   ": must be at least grpc.max_message_bytes = ", grpc.max_message_bytes));
+// A body or message that could never be received whole.
+absl::Status check_buffered_bytes(const ServerConfig& config) {
+  const int64_t buffered = config.server.max_buffered_bytes;
+  const auto refused = [buffered](absl::string_view key, int64_t bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("server.max_buffered_bytes = ", buffered,
+                                                   ": must be at least ", key, " = ", bytes));
+  };
+  const int64_t body = config.http.max_body_bytes;
+  if (body > buffered) return refused("http.max_body_bytes", body);
+  const int64_t message = config.grpc.enabled ? config.grpc.max_message_bytes : 0;
+  if (message > buffered) return refused("grpc.max_message_bytes", message);
+  return absl::OkStatus();
 }
 
 // A limit that nobody can reach is a mistake.
@@ -225,7 +234,7 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
                    read_api_keys(config.server.api_keys, config.server.api_key_file));
   RETURN_IF_ERROR(check_key_limits(config.server));
   RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
-  RETURN_IF_ERROR(check_message_limits(config.grpc));
+  RETURN_IF_ERROR(check_buffered_bytes(config));
   ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;

@@ -20,7 +20,6 @@ struct HttpOptions {
   int32_t io_threads = 2;
   int32_t max_connections = 4096;
   int64_t max_body_bytes = 64 << 20;
-  int64_t max_buffered_body_bytes = 1 << 30;  // bodies held at once, all connections together
   int64_t max_header_bytes = 64 << 10;
   int32_t idle_timeout_s = 75;    // of a kept-alive connection between requests
   int32_t header_timeout_s = 10;  // from the first byte of a request to the end of its header
@@ -35,7 +34,6 @@ struct GrpcOptions {
   bool enabled = true;
   int32_t port = 50051;  // 0 = any free one
   int32_t max_message_bytes = 256 << 20;
-  int64_t max_buffered_message_bytes = 1 << 30;  // messages held at once, all calls together
   int32_t max_connections = 4096;
   int32_t max_calls = 4096;
   int32_t receive_timeout_s = 120;  // from a call's start to the end of its message
@@ -61,7 +59,10 @@ struct ServerOptions {
                                    // -1 = none
   int32_t max_connections_per_address = 1024;  // of one client, on each port; 0 = no bound
   int32_t worker_threads = 2;                  // parsing and tokenising
+  int32_t large_worker_threads = 2;            // the same for inputs of 256 KB and more
   int64_t response_buffer_bytes = 1 << 20;     // unread output of one request; beyond: cancelled
+  int64_t max_buffered_bytes = 1 << 30;        // all that is held for clients at once: bodies,
+                                               // messages, unread responses
   std::string log_level = "info";              // debug | info | warning | error
   std::string log_format = "text";             // text | json: each line an object
   bool log_requests = true;                    // a line for every request

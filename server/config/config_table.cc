@@ -210,6 +210,10 @@ void ConfigTable::add_names(std::string path, std::vector<std::string> names,
   entries_.push_back({.path = std::move(path), .is_text = true, .set = set, .get = get});
 }
 
+void ConfigTable::add_former(std::string path, std::string successor) {
+  former_.emplace_back(std::move(path), std::move(successor));
+}
+
 const ConfigTable::Entry* ConfigTable::find(absl::string_view path) const {
   const auto found = std::find_if(entries_.begin(), entries_.end(),
                                   [path](const Entry& entry) { return entry.path == path; });
@@ -219,6 +223,10 @@ const ConfigTable::Entry* ConfigTable::find(absl::string_view path) const {
 absl::Status ConfigTable::set(absl::string_view path, const Json& value) {
   const Entry* entry = find(path);
   if (entry == nullptr) {
+    for (const auto& [former, successor] : former_) {
+      if (former != path) continue;
+      return absl::InvalidArgumentError(absl::StrCat(path, " is now ", successor));
+    }
     return absl::InvalidArgumentError(absl::StrCat("the config has no key '", path, "'"));
   }
   if (absl::Status status = entry->set(value); !status.ok()) {

@@ -37,6 +37,8 @@ class ConfigTable {
   void add_size(std::string path, int64_t* value, Range range = {});
   // One whose 0 is written and shown "auto".
   void add_auto_size(std::string path, int64_t* value);
+  // A key of former versions: an error that names its successor.
+  void add_former(std::string path, std::string successor);
   // A JSON object kept as text: an object in the file, its text in a flag.
   void add_json(std::string path, std::string* value);
   // One of a few names. Enum is an enumeration, or an optional one, whose values stand in `names`.
@@ -70,6 +72,7 @@ class ConfigTable {
                  std::function<void(size_t)> choose, std::function<size_t()> chosen);
 
   std::vector<Entry> entries_;
+  std::vector<std::pair<std::string, std::string>> former_;
 };
 
 template <class Enum>

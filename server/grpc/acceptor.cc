@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/listener.h"
+#include "server/run_io.h"
 
 namespace pbserve::server {
 namespace {
@@ -79,7 +80,7 @@ absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
     return connections->make_room(address);
   };
   asio::co_spawn(impl_->io, impl_->listener.accept_loop(serve, refusal), asio::detached);
-  impl_->thread = std::jthread([this] { impl_->io.run(); });
+  impl_->thread = std::jthread([this] { run_io(&impl_->io); });
   return absl::OkStatus();
 }
 

@@ -11,6 +11,12 @@ namespace pbserve::server {
 namespace {
 
 constexpr size_t kLargeBytes = 1 << 20;
+constexpr int64_t kOpenBytes = 64 << 10;  // of a message that needs no key
+
+absl::Status message_too_large(int64_t limit_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the message is larger than the ", limit_bytes, " bytes of this method"));
+}
 
 }  // namespace
 
@@ -70,15 +76,28 @@ void GrpcCall::OnReadDone(bool ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
     return finish(end_of_messages());
   }
-  lease_ = ByteBudget::Lease(&context_->messages);
-  if (!lease_.grow_to(static_cast<int64_t>(message_.Length()))) {
+  if (const absl::Status status = charge_message(); !status.ok()) {
     message_.Clear();
-    return finish(absl::ResourceExhaustedError(
-        absl::StrCat("messages of other calls take up grpc.max_buffered_message_bytes = ",
-                     context_->messages.limit_bytes(), ": try again later")));
+    return finish(status);
   }
-  const auto self = shared_from_this();
-  context_->app->workers.post(message_.Length(), [self] { self->run(); });
+  try {
+    const auto self = shared_from_this();
+    context_->app->workers.post(message_.Length(), [self] { self->run(); });
+  } catch (const std::bad_alloc&) {
+    message_.Clear();
+    finish(out_of_memory());
+  }
+}
+
+absl::Status GrpcCall::charge_message() {
+  const auto bytes = static_cast<int64_t>(message_.Length());
+  if (!options_.needs_key) {  // may not spend what is for those with a key
+    return bytes <= kOpenBytes ? absl::OkStatus() : message_too_large(kOpenBytes);
+  }
+  ByteBudget& buffers = context_->app->buffers;
+  lease_ = ByteBudget::Lease(&buffers);
+  return lease_.grow_to(bytes) ? absl::OkStatus()
+                               : buffers_full("the request message", buffers.limit_bytes());
 }
 
 void GrpcCall::run() {
@@ -87,7 +106,8 @@ void GrpcCall::run() {
   grpc::ByteBuffer message;
   message.Swap(&message_);
   request_->record.bytes_in += static_cast<int64_t>(message.Length());
-  if (context_->app->workers.refuses()) return finish(not_ready());
+  const WorkerPool& workers = context_->app->workers;
+  if (workers.refuses()) return finish(workers.refusal());
   try {
     serve(&message);
   } catch (const std::bad_alloc&) {
@@ -119,6 +139,11 @@ void GrpcCall::finish(const absl::Status& status) {
 }
 
 void GrpcCall::reply(grpc::ByteBuffer message) {
+  ByteBudget& buffers = context_->app->buffers;
+  reply_lease_ = ByteBudget::Lease(&buffers);
+  if (!reply_lease_.grow_to_response(static_cast<int64_t>(message.Length()))) {
+    return finish(buffers_full("the answer", buffers.limit_bytes()));
+  }
   if (!take_end()) return;
   request_->record.bytes_out = static_cast<int64_t>(message.Length());
   request_->succeed();

@@ -1,5 +1,5 @@
 // One gRPC call from its metadata on: its message is read only after key and load have been
-// checked, within a time and out of a shared memory budget, and then goes to a worker.
+// checked, within a time and out of the server's memory budget, and then goes to a worker.
 #pragma once
 
 #include <grpcpp/alarm.h>
@@ -24,10 +24,9 @@ namespace pbserve::server {
 // What the calls of one server share.
 struct GrpcContext {
   App* app;
-  ByteBudget messages;  // received, or being received, and not yet worked off
-  OpenCount calls;      // of pbserve.v1.Inference: a shutdown waits for them
-  OpenCount checks;     // of health, each a moment
-  OpenCount watches;    // of health, and reflection: they end when the client likes
+  OpenCount calls;    // of pbserve.v1.Inference: a shutdown waits for them
+  OpenCount checks;   // of health, each a moment
+  OpenCount watches;  // of health, and reflection: they end when the client likes
   HeapTrim heap;
   std::shared_ptr<GrpcConnections> connections;  // the app's too: it is counted there
 };
@@ -80,6 +79,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
 
  private:
   void run();
+  absl::Status charge_message();
   void stop_reading(const absl::Status& status);
 
   const GrpcCallOptions options_;
@@ -91,6 +91,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   grpc::ByteBuffer message_;
   ByteBudget::Lease lease_;  // what message_ holds of the budget
   grpc::ByteBuffer reply_;
+  ByteBudget::Lease reply_lease_;
 };
 
 }  // namespace pbserve::server

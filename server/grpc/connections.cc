@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "server/api_error.h"
 
 namespace pbserve::server {
 namespace {
@@ -205,11 +206,8 @@ void GrpcConnections::look(Connection* connection, Refusals* refusals) {
     connection->lease = std::move(lease);
     return;
   }
-  refusals->emplace_back(
-      std::exchange(oldest->refuse, nullptr),
-      absl::ResourceExhaustedError(absl::StrCat(
-          "messages that are being received take up grpc.max_buffered_message_bytes = ",
-          messages_->limit_bytes(), ": try again later")));
+  refusals->emplace_back(std::exchange(oldest->refuse, nullptr),
+                         buffers_full("what is being received", messages_->limit_bytes()));
 }
 
 void GrpcConnections::run() {

@@ -36,7 +36,8 @@ std::shared_ptr<GenerateCall> GenerateCall::shared() {
 
 absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
     grpc::ByteBuffer* bytes) {
-  MessageMemory memory(&context_->messages);
+  RETURN_IF_ERROR(context_->app->engine->check_queue());  // it may have filled meanwhile
+  MessageMemory memory(&context_->app->buffers);
   ASSIGN_OR_RETURN(const v1::GenerateRequest* parsed, memory.parse<v1::GenerateRequest>(bytes));
   const v1::GenerateRequest& message = *parsed;
   if (!message.request_id().empty()) {
@@ -56,6 +57,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   };
   return Generation::start(app->engine, std::move(request),
                            {.open = request_,
+                            .buffers = &app->buffers,
                             .buffer_bytes = app->config.server.response_buffer_bytes,
                             .wants_progress = wants_progress(message),
                             .on_ready = on_ready});

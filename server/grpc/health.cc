@@ -26,11 +26,11 @@ HealthCheckResponse::ServingStatus GrpcHealth::status(const std::string& service
   return is_serving_ ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
 
-void GrpcHealth::set_not_serving() {
+void GrpcHealth::set_serving(bool is_serving) {
   std::vector<std::weak_ptr<HealthWatch>> watches;
   {
     const std::lock_guard lock(mutex_);
-    is_serving_ = false;
+    is_serving_ = is_serving;
     watches = watches_;
   }
   for (const auto& weak : watches) {
@@ -49,7 +49,7 @@ HealthWatch::HealthWatch(GrpcHealth* health, GrpcContext* context,
     : GrpcCall(context, call, std::move(options)), health_(health) {}
 
 void HealthWatch::serve(grpc::ByteBuffer* bytes) {
-  MessageMemory memory(&context_->messages);
+  MessageMemory memory(nullptr);
   const auto message = memory.parse<HealthCheckRequest>(bytes);
   if (!message.ok()) return finish(message.status());
   bool is_cancelled = false;
@@ -97,9 +97,8 @@ void HealthWatch::OnCancel() {
   finish(absl::CancelledError("the client left"));
 }
 
-absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
-                                              grpc::ByteBuffer* bytes) {
-  MessageMemory memory(budget);
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes) {
+  MessageMemory memory(nullptr);
   ASSIGN_OR_RETURN(const HealthCheckRequest* message, memory.parse<HealthCheckRequest>(bytes));
   const HealthCheckResponse::ServingStatus status = health.status(message->service());
   if (status == HealthCheckResponse::SERVICE_UNKNOWN) {

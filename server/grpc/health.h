@@ -21,8 +21,8 @@ class GrpcHealth {
   // SERVICE_UNKNOWN for a name that is not served.
   Status::ServingStatus status(const std::string& service) const;
 
-  // For good: a server does not come back from its shutdown. Tells the watches.
-  void set_not_serving();
+  // Tells the watches.
+  void set_serving(bool is_serving);
 
   void add(const std::shared_ptr<HealthWatch>& watch);
 
@@ -58,7 +58,6 @@ class HealthWatch : public GrpcCall {
 };
 
 // The answer to Check.
-absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, ByteBudget* budget,
-                                              grpc::ByteBuffer* bytes);
+absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes);
 
 }  // namespace pbserve::server

@@ -5,8 +5,10 @@
 
 #include <cstdlib>
 #include <new>
+#include <string>
 
 #include "absl/strings/str_cat.h"
+#include "server/api_error.h"
 
 namespace pbserve::server {
 namespace {
@@ -54,10 +56,8 @@ absl::Status MessageMemory::fill(grpc::ByteBuffer* bytes, google::protobuf::Mess
   } catch (const std::bad_alloc&) {
     current = nullptr;
     if (!parsing.is_over_budget) throw;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the parsed message takes ", parsing.held_bytes,
-        " bytes and more, which grpc.max_buffered_message_bytes = ", budget_->limit_bytes(),
-        " does not have"));
+    const std::string what = absl::StrCat("the parsed message of ", parsing.held_bytes, " bytes");
+    return buffers_full(what, budget_->limit_bytes());
   }
   bytes->Clear();
   if (is_parsed) return absl::OkStatus();

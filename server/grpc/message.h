@@ -11,7 +11,7 @@
 namespace pbserve::server {
 
 // Holds a parsed message. Two bytes on the wire can be an object of a hundred, so its objects come
-// out of a budget as its bytes did.
+// out of a budget as its bytes did; without one where the bytes have a small bound.
 class MessageMemory {
  public:
   explicit MessageMemory(ByteBudget* budget);

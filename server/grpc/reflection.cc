@@ -106,7 +106,7 @@ ReflectionCall::ReflectionCall(GrpcContext* context, grpc::GenericCallbackServer
     : GrpcCall(context, call, std::move(options)) {}
 
 void ReflectionCall::serve(grpc::ByteBuffer* bytes) {
-  MessageMemory memory(&context_->messages);
+  MessageMemory memory(&context_->app->buffers);
   const auto request = memory.parse<ServerReflectionRequest>(bytes);
   if (!request.ok()) return finish(request.status());
   response_ = to_bytes(answer(**request));

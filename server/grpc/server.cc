@@ -29,7 +29,8 @@ constexpr int64_t kTransportBytes = 256 << 20;
 // For the last bytes of calls that are over. Health watches never end by themselves.
 constexpr auto kFlushTime = std::chrono::milliseconds(200);
 
-void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
+void set_options(const GrpcOptions& options, int64_t max_buffered_bytes,
+                 grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(options.max_message_bytes);
   builder->SetMaxSendMessageSize(options.max_message_bytes);
   // A compressed message has no bound on what it becomes.
@@ -45,13 +46,14 @@ void set_options(const GrpcOptions& options, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   // The last resort: beyond it gRPC ends calls, and not only those that are at fault.
   grpc::ResourceQuota quota("pbserve");
-  quota.Resize(static_cast<size_t>(options.max_buffered_message_bytes + kTransportBytes));
+  quota.Resize(static_cast<size_t>(max_buffered_bytes + kTransportBytes));
   builder->SetResourceQuota(quota);
 }
 
 }  // namespace
 
 struct GrpcServer::Impl {
+  App* app = nullptr;
   std::unique_ptr<GrpcAcceptor> acceptor;
   std::unique_ptr<GrpcService> service;
   std::unique_ptr<grpc::Server> server;
@@ -67,13 +69,16 @@ absl::Status GrpcServer::serve(App* app) {
   const GrpcOptions& options = app->config.grpc;
   impl_->service = std::make_unique<GrpcService>(app);
   grpc::ServerBuilder builder;
-  set_options(options, &builder);
+  set_options(options, app->config.server.max_buffered_bytes, &builder);
   builder.RegisterCallbackGenericService(impl_->service.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   auto taker = builder.experimental().AddExternalConnectionAcceptor(
       Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
+  impl_->app = app;
+  app->readiness.set_listener(
+      [health = &impl_->service->health()](bool is_ready) { health->set_serving(is_ready); });
   return impl_->acceptor->start(std::move(taker), &impl_->service->connections());
 }
 
@@ -83,11 +88,10 @@ GrpcServer::~GrpcServer() { stop(0); }
 
 uint16_t GrpcServer::port() const { return impl_->acceptor->port(); }
 
-void GrpcServer::set_not_serving() { impl_->service->health().set_not_serving(); }
-
 void GrpcServer::stop(double timeout_s) {
   impl_->acceptor->stop();  // gRPC would leave a connection open that comes after its end
   if (impl_->server == nullptr) return;
+  impl_->app->readiness.set_listener(nullptr);
   impl_->service->wait_for_calls(timeout_s);
   impl_->server->Shutdown(std::chrono::system_clock::now() + kFlushTime);
   impl_->server->Wait();

@@ -21,11 +21,8 @@ class GrpcServer {
 
   uint16_t port() const;
 
-  // Starts the threads. `app` outlives the server.
+  // Starts the threads; health follows app->readiness. `app` outlives the server.
   absl::Status serve(App* app);
-
-  // Health answers NOT_SERVING from here on; calls are still taken.
-  void set_not_serving();
 
   // Takes no more connections, lets open calls of ours end for up to `timeout_s`, then cancels
   // everything that is open.

@@ -107,10 +107,10 @@ struct Method {
       GrpcContext*, GrpcHealth*, grpc::GenericCallbackServerContext*, GrpcCallOptions)>;
 
   absl::string_view path;
-  bool is_open;  // needs no API key
+  bool is_open;    // needs no API key
+  bool is_queued;  // waits in the engine's queue
   OpenCount GrpcContext::*count;
   Make make;
-  bool generates = false;
 };
 
 // A method that turns one message into another.
@@ -119,7 +119,7 @@ Method::Make unary(absl::Status (*work)(const App&, const Request&, Response*)) 
   return [work](GrpcContext* context, GrpcHealth*, grpc::GenericCallbackServerContext* call,
                 GrpcCallOptions options) -> std::shared_ptr<GrpcCall> {
     const auto run = [work, context](grpc::ByteBuffer* bytes) -> absl::StatusOr<grpc::ByteBuffer> {
-      MessageMemory memory(&context->messages);
+      MessageMemory memory(&context->app->buffers);
       ASSIGN_OR_RETURN(const Request* request, memory.parse<Request>(bytes));
       Response response;
       RETURN_IF_ERROR(work(*context->app, *request, &response));
@@ -143,27 +143,27 @@ std::shared_ptr<GrpcCall> make_call(GrpcContext* context, GrpcHealth* health,
 std::shared_ptr<GrpcCall> make_check(GrpcContext* context, GrpcHealth* health,
                                      grpc::GenericCallbackServerContext* call,
                                      GrpcCallOptions options) {
-  const auto run = [health, context](grpc::ByteBuffer* bytes) {
-    return check_health(*health, &context->messages, bytes);
-  };
+  const auto run = [health](grpc::ByteBuffer* bytes) { return check_health(*health, bytes); };
   return std::make_shared<UnaryCall>(run, context, call, std::move(options));
 }
 
 const Method* find_method(absl::string_view path) {
   constexpr bool kOpen = true;
   constexpr bool kKeyed = false;
+  constexpr bool kQueued = true;
+  constexpr bool kAtOnce = false;
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", kKeyed, calls, make_call<GenerateCall>,
-       /*generates=*/true},
-      {"/pbserve.v1.Inference/Tokenize", kKeyed, calls, unary(tokenize)},
-      {"/pbserve.v1.Inference/Detokenize", kKeyed, calls, unary(detokenize)},
-      {"/pbserve.v1.Inference/ListModels", kKeyed, calls, unary(list_models)},
-      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, calls, unary(get_server_info)},
-      {"/pbserve.v1.Inference/GetLoad", kKeyed, calls, unary(get_load)},
-      {"/grpc.health.v1.Health/Check", kOpen, &GrpcContext::checks, make_check},
-      {"/grpc.health.v1.Health/Watch", kOpen, &GrpcContext::watches, make_call<HealthWatch>},
-      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed,
+      {"/pbserve.v1.Inference/Generate", kKeyed, kQueued, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Tokenize", kKeyed, kAtOnce, calls, unary(tokenize)},
+      {"/pbserve.v1.Inference/Detokenize", kKeyed, kAtOnce, calls, unary(detokenize)},
+      {"/pbserve.v1.Inference/ListModels", kKeyed, kAtOnce, calls, unary(list_models)},
+      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, kAtOnce, calls, unary(get_server_info)},
+      {"/pbserve.v1.Inference/GetLoad", kKeyed, kAtOnce, calls, unary(get_load)},
+      {"/grpc.health.v1.Health/Check", kOpen, kAtOnce, &GrpcContext::checks, make_check},
+      {"/grpc.health.v1.Health/Watch", kOpen, kAtOnce, &GrpcContext::watches,
+       make_call<HealthWatch>},
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed, kAtOnce,
        &GrpcContext::watches, make_call<ReflectionCall>},
   };
   for (const Method& method : methods) {
@@ -194,7 +194,9 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
   }
-  return method->generates ? request->slot.take(caller->key_use) : absl::OkStatus();
+  if (!method->is_queued) return absl::OkStatus();
+  RETURN_IF_ERROR(app.engine->check_queue());
+  return request->slot.take(caller->key_use);
 }
 
 ConnectionLimits limits_of(const ServerConfig& config) {
@@ -206,14 +208,13 @@ ConnectionLimits limits_of(const ServerConfig& config) {
 }  // namespace
 
 GrpcService::GrpcService(App* app)
-    : context_{.app = app,
-               .messages = ByteBudget(app->config.grpc.max_buffered_message_bytes),
-               .calls = {},
-               .checks = {},
-               .watches = {},
-               .heap = {},
-               .connections =
-                   std::make_shared<GrpcConnections>(&context_.messages, limits_of(app->config))} {
+    : context_{
+          .app = app,
+          .calls = {},
+          .checks = {},
+          .watches = {},
+          .heap = {},
+          .connections = std::make_shared<GrpcConnections>(&app->buffers, limits_of(app->config))} {
   app->grpc_connections = context_.connections;
 }
 

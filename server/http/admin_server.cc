@@ -15,6 +15,7 @@
 #include "server/http/stream.h"
 #include "server/listener.h"
 #include "server/open_count.h"
+#include "server/run_io.h"
 
 namespace pbserve::server {
 namespace {
@@ -35,7 +36,8 @@ HttpOptions admin_options() {
 // What is known before there is a model: the process lives, and takes no requests.
 HttpReply answer_while_loading(const HttpRequest& request) {
   const bool is_alive = request.path == "/health" || request.path == "/healthz";
-  return {.status = is_alive ? 200 : 503, .body = R"({"status":"loading"})"};
+  if (is_alive) return {.status = 200, .body = R"({"status":"loading"})"};
+  return {.status = 503, .body = R"({"status":"not ready","reason":"loading"})"};
 }
 
 }  // namespace
@@ -97,7 +99,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConf
                                                        : absl::StrCat(kConnectionsMax, " are open");
   };
   asio::co_spawn(impl->io, impl->listener.accept_loop(serve, refusal), asio::detached);
-  impl->thread = std::jthread([impl = impl.get()] { impl->io.run(); });
+  impl->thread = std::jthread([impl = impl.get()] { run_io(&impl->io); });
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }
 

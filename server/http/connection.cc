@@ -41,7 +41,7 @@ absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
 }
 
 // What can be refused before the body is read.
-absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, OpenRequest* open) {
+absl::StatusOr<const Route*> admit(App& app, const HttpRequest& request, OpenRequest* open) {
   RequestRecord* const record = &open->record;
   const absl::StatusOr<const Route*> route = find_route(request.method, request.path);
   if (route.ok()) record->handler = std::string((*route)->path);
@@ -61,7 +61,10 @@ absl::StatusOr<const Route*> admit(const App& app, const HttpRequest& request, O
   if ((*route)->method == "POST" && !type.empty() && !absl::StartsWith(type, "application/json")) {
     return unsupported_media_type(type);
   }
-  if ((*route)->generates) RETURN_IF_ERROR(open->slot.take(record->caller.key_use));
+  if ((*route)->generates) {
+    RETURN_IF_ERROR(app.engine->check_queue());
+    RETURN_IF_ERROR(open->slot.take(record->caller.key_use));
+  }
   return route;
 }
 
@@ -78,6 +81,10 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
   } else {
     reply = route->handler(*app, request);
   }
+  ByteBudget::Lease unread(&app->buffers);
+  if (reply.ok() && !unread.grow_to_response(std::ssize(reply->body))) {
+    reply = buffers_full("the answer", app->buffers.limit_bytes());
+  }
   if (!reply.ok()) co_return co_await write_error(stream, open, reply.status(), keep_alive);
   open->succeed(reply->status);
   co_return co_await write_answer(stream, open, *std::move(reply), keep_alive);
@@ -87,7 +94,7 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
 awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, HttpRequest request,
                               std::shared_ptr<OpenRequest> open) {
   App* app = context->app;
-  const bool keep_alive = stream->keep_alive() && app->ready;
+  const bool keep_alive = stream->keep_alive() && !app->readiness.is_draining();
   const ServerOptions& options = app->config.server;
   stream->set_headers(cors_headers(options, header_or_empty(request, "origin")));
   const absl::Status head = record_head(request, open.get());
@@ -103,7 +110,7 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
     const bool may_stay = keep_alive && !request.has_body;
     co_return co_await write_error(stream, open.get(), route.status(), may_stay);
   }
-  const absl::Status body = co_await stream->read_body(&context->bodies, &request);
+  const absl::Status body = co_await stream->read_body(&app->buffers, &request);
   if (absl::IsCancelled(body)) co_return false;
   if (!body.ok()) {
     open->slot.give_back();

@@ -5,7 +5,6 @@
 #include <boost/asio/ip/tcp.hpp>
 
 #include "server/app.h"
-#include "server/byte_budget.h"
 #include "server/open_count.h"
 
 namespace pbserve::server {
@@ -13,7 +12,6 @@ namespace pbserve::server {
 // What the connections of one server share.
 struct ConnectionContext {
   App* app;
-  ByteBudget bodies;
   OpenCount exchanges;  // requests whose answer is not complete
 };
 

@@ -2,7 +2,6 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -17,6 +16,7 @@
 #include "server/http/answer.h"
 #include "server/http/sse.h"
 #include "server/openai/format.h"
+#include "server/post_surely.h"
 #include "server/request_id.h"
 #include "server/run_on_workers.h"
 
@@ -36,7 +36,7 @@ class Bell {
 
   // From any thread.
   std::function<void()> ringer() const {
-    return [timer = timer_] { asio::post(timer->get_executor(), [timer] { timer->cancel(); }); };
+    return [timer = timer_] { post_surely(timer->get_executor(), [timer] { timer->cancel(); }); };
   }
 
   // True if the silence lasted `seconds`; 0 waits for ever.
@@ -83,6 +83,7 @@ void take_id(const Json& body, OpenRequest* open) {
 absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
                               const std::shared_ptr<OpenRequest>& open,
                               std::function<void()> on_ready) {
+  RETURN_IF_ERROR(app->engine->check_queue());  // it may have filled while the body came
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
   const JsonRelease release(&body);
   request = {};
@@ -98,6 +99,7 @@ absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
   ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation,
                    Generation::start(app->engine, std::move(call.request),
                                      {.open = open,
+                                      .buffers = &app->buffers,
                                       .buffer_bytes = app->config.server.response_buffer_bytes,
                                       .wants_progress = call.stream && call.return_progress,
                                       .on_ready = std::move(on_ready)}));
@@ -140,6 +142,8 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
   if (!co_await stream.begin_events(exchange.open->id(), exchange.keep_alive)) co_return false;
   absl::Status error;
   std::string sse;
+  ByteBudget& buffers = exchange.app->buffers;
+  ByteBudget::Lease unread(&buffers);
   bool is_done = false;
   while (!is_done) {
     sse.clear();
@@ -147,6 +151,12 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
     if (is_done) exchange.open->slot.give_back();
     // After a write the queue is looked at again before the wait: a bell during it rang unheard.
     if (sse.empty() && !is_done && co_await bell->wait(keep_alive_s)) sse = kSseKeepAlive;
+    if (!unread.grow_to_response(std::ssize(sse))) {
+      error = buffers_full("the answer", buffers.limit_bytes());
+      sse.clear();
+      append_sse_data(to_error_body(error), &sse);
+      is_done = true;
+    }
     if (!co_await stream.write_events(sse)) co_return false;
     exchange.open->record.bytes_out += static_cast<int64_t>(sse.size());
   }
@@ -159,21 +169,30 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
   std::string text;
   HttpReply reply;
   absl::Status error;
-  while (true) {
+  ByteBudget& buffers = exchange.app->buffers;
+  ByteBudget::Lease unread(&buffers);
+  bool has_room = true;
+  while (has_room) {
     const std::optional<ResponseEvent> event = started->generation->next();
     if (!event) {
       co_await bell->wait(0);
     } else if (const auto* delta = std::get_if<engine::TextDelta>(&*event)) {
       text += delta->text;
+      has_room = unread.grow_to_response(std::ssize(text));
     } else if (const auto* completion = std::get_if<engine::Completion>(&*event)) {
       error = completion_error(*completion);
       if (error.ok()) {
         reply.body = started->formatter.response(text, *completion);
+        has_room = unread.grow_to_response(std::ssize(reply.body));
       } else {
         reply = to_http_reply(error);
       }
       break;
     }
+  }
+  if (!has_room) {
+    error = buffers_full("the answer", buffers.limit_bytes());
+    reply = to_http_reply(error);
   }
   record_end(error, exchange.open.get());
   exchange.open->slot.give_back();

@@ -48,8 +48,11 @@ Reply health(App& app, const HttpRequest&) {
 }
 
 Reply ready(App& app, const HttpRequest&) {
-  if (!app.ready) return not_ready();
-  return json_reply({{"status", "ready"}});
+  const ReadyState state = app.readiness.state();
+  if (state == ReadyState::kReady) return json_reply({{"status", "ready"}});
+  HttpReply reply = json_reply({{"status", "not ready"}, {"reason", reason_of(state)}});
+  reply.status = 503;
+  return reply;
 }
 
 Reply version(App&, const HttpRequest&) { return json_reply({{"version", std::string(kVersion)}}); }

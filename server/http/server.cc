@@ -14,6 +14,7 @@
 
 #include "server/http/connection.h"
 #include "server/listener.h"
+#include "server/run_io.h"
 
 namespace pbserve::server {
 namespace {
@@ -69,12 +70,12 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::bind(const ServerConfig&
 uint16_t HttpServer::port() const { return impl_->listener.port(); }
 
 absl::Status HttpServer::serve(App* app) {
-  impl_->context = std::unique_ptr<ConnectionContext>(new ConnectionContext{
-      .app = app, .bodies = ByteBudget(app->config.http.max_buffered_body_bytes), .exchanges = {}});
+  impl_->context =
+      std::unique_ptr<ConnectionContext>(new ConnectionContext{.app = app, .exchanges = {}});
   RETURN_IF_ERROR(impl_->listener.listen());
   asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {
-    impl_->threads.emplace_back([this] { impl_->io.run(); });
+    impl_->threads.emplace_back([this] { run_io(&impl_->io); });
   }
   return absl::OkStatus();
 }

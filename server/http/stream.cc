@@ -34,6 +34,8 @@ constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests, while a response runs
 constexpr size_t kHeadReadBytes = 4 << 10;    // at once: heads are small
 constexpr size_t kBodyReadBytes = 64 << 10;
+// Of a request that has been let in. Before that the buffer is bounded by the head's limit.
+constexpr int64_t kFreeBufferBytes = 16 << 10;
 // Of the kernel; by itself it would grow to megabytes of output that a client does not read.
 constexpr int kSendBufferBytes = 256 << 10;
 constexpr auto kLingerTime = seconds(5);
@@ -96,11 +98,16 @@ struct HttpStream::Impl {
     return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); }, written);
   }
 
+  int64_t buffer_bytes_to_charge() const {
+    return std::max<int64_t>(static_cast<int64_t>(buffer.capacity()) - kFreeBufferBytes, 0);
+  }
+
   tcp::socket socket;
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
-  HttpHeaders headers;  // of every answer to this request
+  HttpHeaders headers;           // of every answer to this request
+  ByteBudget::Lease read_ahead;  // what the buffer holds while an answer is made
   Answer answer = Answer::kNone;
   bool waits_for_request = false;
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
@@ -142,6 +149,7 @@ std::function<void()> HttpStream::closer() const {
 awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   Impl& impl = *impl_;
   impl.parser.reset();
+  impl.read_ahead = {};
   impl.answer = Answer::kNone;
   impl.headers.clear();
   impl.parser.emplace();
@@ -167,6 +175,7 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
 awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* request) {
   Impl& impl = *impl_;
   request->body_lease = ByteBudget::Lease(budget);
+  impl.read_ahead = ByteBudget::Lease(budget);
   if (absl::EqualsIgnoreCase(header_or_empty(*request, "expect"), "100-continue")) {
     static constexpr absl::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
     if (!co_await impl.write_raw(asio::buffer(kContinue), Answer::kNone)) co_return peer_left();
@@ -183,11 +192,9 @@ awaitable<absl::Status> HttpStream::read_body(ByteBudget* budget, HttpRequest* r
       co_return chunk_frame_too_large(impl.options.max_header_bytes);
     }
     if (error) co_return is_http_error(error) ? bad_http(error) : peer_left();
-    const size_t held = impl.parser->get().body().size();
-    if (!request->body_lease.grow_to(static_cast<int64_t>(held))) {
-      co_return absl::ResourceExhaustedError(
-          absl::StrCat("the bodies of all requests exceed http.max_buffered_body_bytes = ",
-                       budget->limit_bytes(), ": try again later"));
+    const auto held = static_cast<int64_t>(impl.parser->get().body().size());
+    if (!request->body_lease.grow_to(held + impl.buffer_bytes_to_charge())) {
+      co_return buffers_full("the request body", budget->limit_bytes());
     }
   }
   request->body = std::move(impl.parser->get().body());
@@ -257,10 +264,12 @@ awaitable<bool> HttpStream::wait_for_disconnect() {
   if (impl.buffer.size() == 0) impl.buffer.shrink_to_fit();
   error_code error;
   while (!error) {
-    if (impl.buffer.size() >= kReadAheadBytes) {
+    const bool has_room = impl.read_ahead.grow_to(impl.buffer_bytes_to_charge());
+    if (impl.buffer.size() >= kReadAheadBytes || !has_room) {
       // Reading goes on, or a peer that leaves behind unread bytes would never be noticed. A client
       // that pipelines must expect the close after this answer (RFC 9112, section 9.3.2).
       impl.buffer.clear();
+      impl.buffer.shrink_to_fit();
       impl.has_discarded = true;
     }
     const auto [read_error, bytes] =

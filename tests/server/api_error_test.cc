@@ -36,7 +36,7 @@ TEST(ApiError, StatusBecomesHttp) {
                                                 {absl::CancelledError("x"), 499},
                                                 {absl::InternalError("x"), 500},
                                                 {absl::UnimplementedError("x"), 501},
-                                                {not_ready(), 503},
+                                                {not_ready(3), 503},
                                                 {absl::DeadlineExceededError("x"), 504}};
   for (const auto& [status, expected] : cases) {
     EXPECT_EQ(http_status(status), expected) << status;
@@ -63,14 +63,23 @@ TEST(ApiError, BodyIsUtf8WhateverTheMessage) {
 TEST(ApiError, HeadersSayWhatToDo) {
   EXPECT_THAT(to_http_reply(absl::ResourceExhaustedError("x")).headers,
               Contains(Pair("Retry-After", "1")));
-  EXPECT_THAT(to_http_reply(not_ready()).headers, Contains(Pair("Retry-After", "5")));
-  EXPECT_THAT(to_http_reply(out_of_memory()).headers, Contains(Pair("Retry-After", "5")));
+  EXPECT_THAT(to_http_reply(not_ready(4.2)).headers, Contains(Pair("Retry-After", "5")));
+  EXPECT_THAT(to_http_reply(out_of_memory()).headers, Contains(Pair("Retry-After", "1")));
   EXPECT_THAT(to_http_reply(method_not_allowed("GET", "/x", "POST")).headers,
               Contains(Pair("Allow", "POST")));
   EXPECT_THAT(to_http_reply(absl::InvalidArgumentError("x")).headers, IsEmpty());
 }
 
 // Never out of the message's words: where the error arises it is said what it is about.
+TEST(ApiError, RetryAfterIsWhatTheStatusSaysWithinBounds) {
+  const absl::Status full = absl::ResourceExhaustedError("x");
+  EXPECT_EQ(retry_after_s(with_retry_after(full, 17.01)), 18);
+  EXPECT_EQ(retry_after_s(with_retry_after(full, -3)), 1);
+  EXPECT_EQ(retry_after_s(with_retry_after(full, 1e9)), 600);
+  EXPECT_EQ(retry_after_s(with_retry_after(absl::InvalidArgumentError("x"), 17)), 0);
+  EXPECT_EQ(retry_after_s(with_retry_after(body_too_large(1), 17)), 0) << "never, whatever waits";
+}
+
 TEST(ApiError, TheFieldOfAnEngineErrorIsItsPayload) {
   const absl::Status about = models::field_error("messages[2].role", "temperature is fine");
   EXPECT_EQ(error_param(about), "messages[2].role");

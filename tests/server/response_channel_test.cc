@@ -16,9 +16,11 @@ namespace {
 using ::testing::HasSubstr;
 
 struct Watched {
-  explicit Watched(int64_t capacity_bytes = 1 << 20, bool wants_progress = true)
+  explicit Watched(int64_t capacity_bytes = 1 << 20, bool wants_progress = true,
+                   ByteBudget* buffers = nullptr)
       : channel(std::make_shared<ResponseChannel>(
             ChannelOptions{.capacity_bytes = capacity_bytes,
+                           .buffers = buffers,
                            .wants_progress = wants_progress,
                            .on_ready = [this] { ++num_ready; },
                            .on_end =
@@ -97,6 +99,40 @@ TEST(ResponseChannel, OverflowCancelsAndSaysWhy) {
   const absl::Status status = std::get<engine::Completion>(*event).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("response_buffer_bytes = 2000"));
+}
+
+// Many that each stay below their own bound.
+TEST(ResponseChannel, AllTogetherAreBoundedAndWhoReadsIsSpared) {
+  ByteBudget buffers(kFreeResponseBytes);
+  Watched unread(1 << 30, true, &buffers);
+  Watched read(1 << 30, true, &buffers);
+  unread.set_cancel();
+  read.set_cancel();
+  const std::string text(1000, 'x');
+  int num_said = 0;
+  for (; num_said < 1000 && unread.num_cancelled == 0; ++num_said) {
+    EXPECT_LE(buffers.held_bytes(), kFreeResponseBytes);
+    unread.say(text);
+    read.say(text);
+    EXPECT_EQ(read.next_text(), text);
+  }
+  EXPECT_GT(num_said, 80) << "the free part and the budget";
+  EXPECT_LT(num_said, 130);
+  EXPECT_EQ(read.num_cancelled, 0);
+  EXPECT_EQ(buffers.held_bytes(), 0) << "what failed holds nothing";
+  unread.sink->on_done({});
+  EXPECT_THAT(std::string(unread.end_status.message()),
+              HasSubstr("server.max_buffered_bytes = 65536"));
+  EXPECT_EQ(unread.end_status.code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(ResponseChannel, WhoLeavesGivesTheRoomBack) {
+  ByteBudget buffers(1 << 20);
+  Watched watched(1 << 30, true, &buffers);
+  watched.say(std::string(kFreeResponseBytes * 2, 'x'));
+  EXPECT_GT(buffers.held_bytes(), kFreeResponseBytes);
+  watched.channel->abandon();
+  EXPECT_EQ(buffers.held_bytes(), 0);
 }
 
 TEST(ResponseChannel, ReadingFreesTheBuffer) {

@@ -24,7 +24,7 @@ const std::vector<Floor>& floors() {
       {"engine/", {"engine/", "models/", "kernels/ops/", "kernels/core/"}},
       {"server/",
        {"server/", "proto/", "engine/engine.h", "engine/request.h", "engine/config.h",
-        "engine/metrics.h", "kernels/core/status.h"}},
+        "engine/host_memory.h", "engine/metrics.h", "kernels/core/status.h"}},
       {"tests/", {"tests/", "server/", "proto/", "engine/", "models/", "kernels/"}},
   };
   return kFloors;

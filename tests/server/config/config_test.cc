@@ -93,8 +93,13 @@ TEST(ServerConfig, RefusalsNameKeyAndRange) {
   EXPECT_THAT(refusal({{"pbs.threshold", "much"}}), HasSubstr("must be a number, or auto"));
   EXPECT_THAT(refusal({{"server.api_keys", "[1]"}}), HasSubstr("an array of strings"));
   EXPECT_THAT(refusal({{"server.api_keys", "[\"\"]"}}), HasSubstr("must not be empty"));
-  EXPECT_THAT(refusal({{"grpc.max_buffered_message_bytes", "1M"}}),
-              HasSubstr("= 1048576: must be at least grpc.max_message_bytes = 268435456"));
+  EXPECT_THAT(refusal({{"server.max_buffered_bytes", "100M"}}),
+              HasSubstr("= 104857600: must be at least grpc.max_message_bytes = 268435456"));
+  EXPECT_THAT(refusal({{"server.max_buffered_bytes", "1M"}}),
+              HasSubstr("= 1048576: must be at least http.max_body_bytes = 67108864"));
+  for (const char* former : {"http.max_buffered_body_bytes", "grpc.max_buffered_message_bytes"}) {
+    EXPECT_EQ(refusal({{former, "1G"}}), std::string(former) + " is now server.max_buffered_bytes");
+  }
   // The engine's own range.
   EXPECT_THAT(refusal({{"scheduler.max_num_seqs", "0"}}), HasSubstr("scheduler.max_num_seqs"));
 }

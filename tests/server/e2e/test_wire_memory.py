@@ -1,7 +1,9 @@
 """Memory that the wire can take: bounded, none of it without a key, and all of it given back."""
 
 import json
+import resource
 import select
+import time
 
 import pytest
 
@@ -11,6 +13,8 @@ from server_process import Server
 
 KEY = "Authorization: Bearer secret"
 CHUNKED = "Transfer-Encoding: chunked"
+SMALL_BUDGET = ["--set", "server.max_buffered_bytes=4M", "--set", "http.max_body_bytes=4M",
+                "--set", f"grpc.max_message_bytes={4 << 20}"]
 PIECE = b"a" * (1 << 20)
 FLOOD_PIECES = 256
 LARGE = json.dumps({"prompt": "word " * 600_000}).encode()  # 3 MB
@@ -18,8 +22,7 @@ LARGE = json.dumps({"prompt": "word " * 600_000}).encode()  # 3 MB
 
 @pytest.fixture(scope="module")
 def locked():
-    flags = ["--api-key", "secret", "--set", "http.max_buffered_body_bytes=4M"]
-    with Server(*flags) as running:
+    with Server("--api-key", "secret", *SMALL_BUDGET) as running:
         yield running
 
 
@@ -110,7 +113,7 @@ def test_only_served_bodies_take_the_budget(locked, method, path, lines, expecte
 
 
 def test_open_routes_take_no_budget_where_there_is_no_key():
-    with Server("--set", "http.max_buffered_body_bytes=4M") as unlocked:
+    with Server(*SMALL_BUDGET) as unlocked:
         head = request("/health", f"Content-Length: {2 << 20}", method="GET")
         held = [withhold_the_last_byte(unlocked, head, 2 << 20) for _ in range(17)]
         with RawConnection(unlocked) as honest:
@@ -128,7 +131,7 @@ def test_the_budget_is_one_for_all_bodies(locked):
         refused = select.select([first.socket, second.socket], [], [], 10)[0]
         assert len(refused) == 1
         status, headers, body = (first if first.socket in refused else second).read_reply()
-        assert status == 429 and b"http.max_buffered_body_bytes = 4194304" in body
+        assert status == 429 and b"server.max_buffered_bytes = 4194304" in body
         assert "retry-after" in headers
 
 
@@ -185,3 +188,34 @@ def test_a_request_without_memory_ends_alone(small):
         if statuses[-3:] == [200] * 3:
             break
     assert statuses[0] == 503 and statuses[-1] == 200, statuses
+
+
+def take_all_memory(server):
+    """Heads that do not end, the large ones first: what is left in between goes to the small."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    held = []
+    for num_bytes, number in ((60_000, 4000), (15_000, 1500), (3000, 1500), (100, 1000)):
+        for _ in range(number):
+            try:
+                connection = RawConnection(server)
+                held.append(connection)
+                connection.send(b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * num_bytes)
+            except OSError:
+                pass  # dropped, which is the point
+    return held
+
+
+def test_connections_without_memory_end_alone():
+    """Asio throws wherever it is: in a connection, in what accepts the next one, in a handler."""
+    flags = ["--set", "http.header_timeout_s=60", "--set", "http.max_connections=9000"]
+    with Server(*flags) as server:
+        server.complete("x", max_tokens=1)
+        with spare_memory(server, 0):
+            held = take_all_memory(server)
+            time.sleep(0.5)
+            for connection in held:
+                connection.close()
+            assert server.process.poll() is None, server.read_log()
+        assert len(held) > 7000
+        server.complete("x", max_tokens=1)

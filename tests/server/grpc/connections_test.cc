@@ -115,7 +115,7 @@ TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
   EXPECT_FALSE(refusal.came_soon());
   EXPECT_EQ(budget.held_bytes(), kBudget / 2);
   loopback.send(kBudget);
-  EXPECT_THAT(refusal.wait(), HasSubstr("grpc.max_buffered_message_bytes = 1048576"));
+  EXPECT_THAT(refusal.wait(), HasSubstr("server.max_buffered_bytes = 1048576"));
   connections.end(kPeer, id, 0);
   EXPECT_EQ(budget.held_bytes(), 0);
 }

@@ -1,0 +1,29 @@
+#include "server/config/memory_limit.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace pbserve::server {
+namespace {
+
+// gRPC's first window of a stream, which a client may fill before its call is looked at.
+constexpr int64_t kGrpcConnectionBytes = 64 << 10;
+
+int64_t connection_bytes(const ServerConfig& config) {
+  const int64_t http = config.http.max_connections * config.http.max_header_bytes;
+  return http + (config.grpc.enabled ? config.grpc.max_connections * kGrpcConnectionBytes : 0);
+}
+
+}  // namespace
+
+absl::Status check_buffers_fit(const engine::MemoryLimit& limit, const ServerConfig& config) {
+  const int64_t buffered = config.server.max_buffered_bytes;
+  const int64_t connections = connection_bytes(config);
+  if (buffered <= limit.bytes - connections) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "server.max_buffered_bytes = ", buffered, " and ", connections,
+      " bytes for http.max_connections = ", config.http.max_connections,
+      " and grpc.max_connections = ", config.grpc.enabled ? config.grpc.max_connections : 0,
+      " do not fit into ", limit.name, " = ", limit.bytes, ": lower them"));
+}
+
+}  // namespace pbserve::server

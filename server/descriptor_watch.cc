@@ -1,0 +1,42 @@
+#include "server/descriptor_watch.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <iterator>
+#include <limits>
+#include <system_error>
+
+namespace pbserve::server {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::atomic<Clock::time_point> used_up = Clock::time_point::min();
+
+}  // namespace
+
+void note_descriptors_used_up() { used_up = Clock::now(); }
+
+double s_since_descriptors_used_up() {
+  const Clock::time_point last = used_up;
+  if (last == Clock::time_point::min()) return std::numeric_limits<double>::infinity();
+  return std::chrono::duration<double>(Clock::now() - last).count();
+}
+
+int64_t num_free_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return std::numeric_limits<int64_t>::max();
+  constexpr auto kMost = static_cast<rlim_t>(std::numeric_limits<int64_t>::max());
+  std::error_code error;
+  const std::filesystem::directory_iterator all("/proc/self/fd", error);
+  if (error) return 0;
+  int64_t num_open = -1;  // the one that looks is among them
+  for (auto at = begin(all); at != end(all) && !error; at.increment(error)) ++num_open;
+  return std::max<int64_t>(static_cast<int64_t>(std::min(limit.rlim_cur, kMost)) - num_open, 0);
+}
+
+}  // namespace pbserve::server

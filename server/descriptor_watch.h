@@ -1,0 +1,16 @@
+// Whether the process runs out of descriptors, which are one pool for all its ports and files.
+#pragma once
+
+#include <cstdint>
+
+namespace pbserve::server {
+
+// By whoever was refused one. Any thread.
+void note_descriptors_used_up();
+// Since the last note; infinite before the first one.
+double s_since_descriptors_used_up();
+
+// Below RLIMIT_NOFILE; 0 where it cannot even be counted. Walks over all that are open.
+int64_t num_free_descriptors();
+
+}  // namespace pbserve::server
