@@ -1,7 +1,5 @@
 #include "server/grpc/acceptor.h"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -85,7 +83,7 @@ absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
   RETURN_IF_ERROR(impl_->listener.listen());
   const auto serve = [impl = impl_.get()](tcp::socket socket) { impl->take(std::move(socket)); };
   const auto refusal = [impl = impl_.get()] { return impl->refusal(); };
-  asio::co_spawn(impl_->io, impl_->listener.accept_loop(serve, refusal), asio::detached);
+  impl_->listener.accept(serve, refusal);
   impl_->thread = std::jthread([this] { run_io(&impl_->io); });
   return absl::OkStatus();
 }
