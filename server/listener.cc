@@ -2,10 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <new>
 #include <thread>
@@ -22,15 +19,26 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
 constexpr auto kMemoryPause = std::chrono::milliseconds(10);
 constexpr auto kLogInterval = std::chrono::seconds(1);
 
+// Again and again until there is memory for it. A timer would need some.
+template <class Work>
+void run_surely(const Work& work) {
+  while (true) {
+    try {
+      return work();
+    } catch (const std::bad_alloc&) {
+      std::this_thread::sleep_for(kMemoryPause);
+    }
+  }
+}
+
 }  // namespace
 
 Listener::Listener(asio::io_context* io, std::string name)
-    : io_(*io), name_(std::move(name)), acceptor_(*io) {}
+    : io_(*io), name_(std::move(name)), acceptor_(*io), pause_(*io) {}
 
 absl::Status Listener::bind(const std::string& host, int32_t port) {
   error_code error;
@@ -65,38 +73,51 @@ int Listener::descriptor() { return acceptor_.native_handle(); }
 void Listener::close() {
   error_code ignored;
   acceptor_.close(ignored);
+  pause_.cancel();
 }
 
-asio::awaitable<void> Listener::accept_loop(Serve serve, Refusal refusal) {
-  while (acceptor_.is_open()) {
-    try {
-      co_await accept_one(serve, refusal);
-    } catch (const std::bad_alloc&) {
-      // That connection is lost, and the next one is waited for. A timer would need memory.
-      std::this_thread::sleep_for(kMemoryPause);
-    }
-  }
+void Listener::accept(Serve serve, Refusal refusal) {
+  serve_ = std::move(serve);
+  refusal_ = std::move(refusal);
+  accept_next();
 }
 
-asio::awaitable<void> Listener::accept_one(const Serve& serve, const Refusal& refusal) {
-  auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kTuple);
-  if (error == asio::error::operation_aborted) co_return;
-  if (error) {
+// No coroutine: Asio destroys one that it has no memory to continue.
+void Listener::accept_next() {
+  if (!acceptor_.is_open()) return;
+  run_surely([this] {
+    acceptor_.async_accept(asio::make_strand(io_), [this](error_code error, tcp::socket socket) {
+      if (error == asio::error::operation_aborted) return;
+      if (error) return wait_after(error);
+      try {
+        take(std::move(socket));
+      } catch (const std::bad_alloc&) {
+        // That connection is lost, and the next one is waited for.
+      }
+      accept_next();
+    });
+  });
+}
+
+void Listener::wait_after(const error_code& error) {
+  run_surely([this, &error] {
     const bool has_none = error == asio::error::no_descriptors ||
                           error == boost::system::errc::too_many_files_open_in_system;
     if (has_none) note_descriptors_used_up();
     log(&failed_, absl::StrCat("accept: ", error.message()));
-    asio::steady_timer pause(io_, kAcceptPause);
-    co_await pause.async_wait(kTuple);
-    co_return;
-  }
+    pause_.expires_after(kAcceptPause);
+    pause_.async_wait([this](error_code) { accept_next(); });
+  });
+}
+
+void Listener::take(tcp::socket socket) {
+  error_code error;
   const tcp::endpoint peer = socket.remote_endpoint(error);
-  if (error) co_return;  // it has gone
-  if (const std::string text = refusal(address_of(peer)); !text.empty()) {
-    log(&refused_, absl::StrCat("connection refused: ", text));
-    co_return;  // the socket closes here
+  if (error) return;  // it has gone
+  if (const std::string text = refusal_(address_of(peer)); !text.empty()) {
+    return log(&refused_, absl::StrCat("connection refused: ", text));  // the socket closes here
   }
-  serve(std::move(socket));
+  serve_(std::move(socket));
 }
 
 void Listener::log(RareLine* line, const std::string& what) {

@@ -1,9 +1,9 @@
-// A listening TCP socket, and the loop that accepts from it whatever happens.
+// A listening TCP socket, and what accepts from it whatever happens.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -31,7 +31,7 @@ class Listener {
   using Serve = std::function<void(boost::asio::ip::tcp::socket)>;
   // Of a client's address, without the port; empty: there is room.
   using Refusal = std::function<std::string(const std::string& address)>;
-  boost::asio::awaitable<void> accept_loop(Serve serve, Refusal refusal);
+  void accept(Serve serve, Refusal refusal);
 
   // On a thread of the io_context.
   void close();
@@ -42,12 +42,17 @@ class Listener {
     std::chrono::steady_clock::time_point last;
     int64_t num_unlogged = 0;
   };
-  boost::asio::awaitable<void> accept_one(const Serve& serve, const Refusal& refusal);
+  void accept_next();
+  void wait_after(const boost::system::error_code& error);
+  void take(boost::asio::ip::tcp::socket socket);
   void log(RareLine* line, const std::string& what);
 
   boost::asio::io_context& io_;
   const std::string name_;
   boost::asio::ip::tcp::acceptor acceptor_;
+  boost::asio::steady_timer pause_;
+  Serve serve_;
+  Refusal refusal_;
   RareLine failed_;
   RareLine refused_;
 };

@@ -1,7 +1,5 @@
 #include "server/grpc/acceptor.h"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -79,7 +77,7 @@ absl::Status GrpcAcceptor::start(std::unique_ptr<GrpcConnectionTaker> taker,
   const auto refusal = [connections](const std::string& address) {
     return connections->make_room(address);
   };
-  asio::co_spawn(impl_->io, impl_->listener.accept_loop(serve, refusal), asio::detached);
+  impl_->listener.accept(serve, refusal);
   impl_->thread = std::jthread([this] { run_io(&impl_->io); });
   return absl::OkStatus();
 }

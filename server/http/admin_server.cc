@@ -98,7 +98,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConf
     return impl->connections.value() < kConnectionsMax ? std::string()
                                                        : absl::StrCat(kConnectionsMax, " are open");
   };
-  asio::co_spawn(impl->io, impl->listener.accept_loop(serve, refusal), asio::detached);
+  impl->listener.accept(serve, refusal);
   impl->thread = std::jthread([impl = impl.get()] { run_io(&impl->io); });
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(impl)));
 }

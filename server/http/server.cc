@@ -20,7 +20,6 @@ namespace pbserve::server {
 namespace {
 
 namespace asio = boost::asio;
-using asio::awaitable;
 using asio::ip::tcp;
 
 // The one place where what Asio throws into a coroutine ends: a dropped connection.
@@ -38,7 +37,7 @@ void log_exception(std::exception_ptr exception) {
 struct HttpServer::Impl {
   explicit Impl(const ServerConfig& config) : io(config.http.io_threads), listener(&io, "HTTP") {}
 
-  awaitable<void> accept_loop();
+  void accept();
 
   std::unique_ptr<ConnectionContext> context;  // outlives the coroutines, which io destroys
   asio::io_context io;
@@ -46,7 +45,7 @@ struct HttpServer::Impl {
   std::vector<std::jthread> threads;
 };
 
-awaitable<void> HttpServer::Impl::accept_loop() {
+void HttpServer::Impl::accept() {
   const auto serve = [this](tcp::socket socket) {
     const auto strand = socket.get_executor();
     asio::co_spawn(strand, serve_connection(std::move(socket), context.get()), log_exception);
@@ -54,7 +53,7 @@ awaitable<void> HttpServer::Impl::accept_loop() {
   const auto refusal = [this](const std::string& address) {
     return context->app->http_connections.make_room(address);
   };
-  return listener.accept_loop(serve, refusal);
+  listener.accept(serve, refusal);
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -73,7 +72,7 @@ absl::Status HttpServer::serve(App* app) {
   impl_->context =
       std::unique_ptr<ConnectionContext>(new ConnectionContext{.app = app, .exchanges = {}});
   RETURN_IF_ERROR(impl_->listener.listen());
-  asio::co_spawn(impl_->io, impl_->accept_loop(), log_exception);
+  impl_->accept();
   for (int32_t i = 0; i < app->config.http.io_threads; ++i) {
     impl_->threads.emplace_back([this] { run_io(&impl_->io); });
   }
