@@ -77,17 +77,13 @@ absl::Status check_json_limits(absl::string_view text, const JsonLimits& limits)
 
 absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits) {
   RETURN_IF_ERROR(check_json_limits(text, limits));
-  Json value;
-  JsonBuilder builder(&value);
-  absl::Status error;
+  JsonBuilder builder;
   try {
-    if (Json::sax_parse(text.begin(), text.end(), &builder)) return value;
-    error = invalid_json(builder.problem());
+    if (Json::sax_parse(text.begin(), text.end(), &builder)) return builder.take();
+    return invalid_json(builder.problem());
   } catch (const std::bad_alloc&) {
-    error = out_of_memory();
+    return out_of_memory();
   }
-  release_json(&value);
-  return error;
 }
 
 absl::StatusOr<Json> parse_json_object(absl::string_view text, const JsonLimits& limits) {
