@@ -53,6 +53,9 @@ class Engine {
   //   kUnavailable        draining
   absl::StatusOr<Handle> submit(Request request, std::unique_ptr<ResponseSink> sink);
 
+  // What submit() would queue, without queueing it. Thread-safe; fails where the request is wrong.
+  absl::StatusOr<RenderedRequest> render(const Request& request) const;
+
   // Thread-safe, idempotent; the sink's on_done follows with kCancelled unless it came before.
   void cancel(Handle handle);
 

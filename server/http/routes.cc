@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/http/render.h"
 #include "server/openai/format.h"
 #include "server/openai/openapi.h"
 #include "server/process_metrics.h"
@@ -146,6 +147,8 @@ constexpr bool kKeyed = false;
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", kKeyed, nullptr, OpenAiApi::kCompletion},
     {"POST", "/v1/chat/completions", kKeyed, nullptr, OpenAiApi::kChat},
+    {"POST", "/v1/completions/render", kKeyed, render_completion, {}},
+    {"POST", "/v1/chat/completions/render", kKeyed, render_chat, {}},
     {"GET", "/v1/models", kKeyed, models, {}},
     {"GET", "/v1/models/{id}", kKeyed, model, {}},
     {"POST", "/v1/embeddings", kKeyed, embeddings, {}},
