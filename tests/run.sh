@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up on a fresh machine, builds and passes every test.
-# usage: tests/run.sh [--long]    --long: sanitizers and a minute of fuzzing per parser besides
+# usage: tests/run.sh [--long]    --long: sanitizers, a minute of fuzzing per parser and ten times
+#                                 the made-up HTTP requests besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +49,9 @@ if [ -n "${long}" ]; then
     step "tests with ${sanitizer}"
     tests/run_sanitized.sh "${sanitizer}"
   done
+  step "the description of the HTTP API"
+  PBSERVE_BINARY="${PWD}/build/test/server/pbserve" PBSERVE_OPENAPI_EXAMPLES=100 \
+    "${venv}/bin/python" -B -m pytest -q -p no:cacheprovider tests/server/e2e/test_openapi.py
   step "fuzzing"
   cmake --preset fuzz "${options[@]}"
   cmake --build build/fuzz --target fuzzers

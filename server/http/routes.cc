@@ -96,7 +96,15 @@ Reply metrics(App& app, const HttpRequest&) {
                    .body = app.engine->metrics().render() + render_process_metrics()};
 }
 
-Reply openapi(App&, const HttpRequest&) { return json_reply(openapi_document()); }
+Reply openapi(App& app, const HttpRequest&) {
+  const engine::EngineInfo& info = app.engine->info();
+  return json_reply(openapi_document({.model_name = info.model_name,
+                                      .max_model_len = info.max_model_len,
+                                      .vocab_size = info.vocab_size,
+                                      .threshold_min = app.config.engine.pbs.threshold_min,
+                                      .request = app.config.engine.limits,
+                                      .strict = app.config.http.strict_params}));
+}
 
 Reply embeddings(App&, const HttpRequest&) {
   return absl::UnimplementedError("/v1/embeddings: this server generates text only");

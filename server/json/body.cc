@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/json/builder.h"
@@ -109,6 +110,11 @@ void release_json(Json* value) {
 
 std::string dump_json(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+double shortest_decimal(float value) {
+  double shortest = value;
+  return absl::SimpleAtod(absl::StrCat(value), &shortest) ? shortest : value;
 }
 
 }  // namespace pbserve::server

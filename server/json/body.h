@@ -49,4 +49,7 @@ class JsonRelease {
 // UTF-8 text of a value; never throws (bytes that are not UTF-8 become U+FFFD).
 std::string dump_json(const Json& value);
 
+// 0.9f as 0.9, not as the double next to it.
+double shortest_decimal(float value);
+
 }  // namespace pbserve::server

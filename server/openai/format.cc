@@ -133,10 +133,10 @@ Json format_render(const OpenAiCall& call, const engine::RenderedRequest& render
   const engine::Request& request = call.request;
   const engine::SamplingParams& sampling = rendered.sampling;
   const Json sampling_params = {{"n", 1},
-                                {"temperature", *sampling.temperature},
-                                {"top_p", *sampling.top_p},
+                                {"temperature", shortest_decimal(*sampling.temperature)},
+                                {"top_p", shortest_decimal(*sampling.top_p)},
                                 {"top_k", *sampling.top_k},
-                                {"min_p", sampling.min_p},
+                                {"min_p", shortest_decimal(sampling.min_p)},
                                 {"seed", sampling.seed ? Json(*sampling.seed) : Json(nullptr)},
                                 {"stop", request.stop.strings},
                                 {"stop_token_ids", request.stop.token_ids},

@@ -7,8 +7,8 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 
 def test_a_rendered_chat_is_the_prompt_that_would_run(server):
     before = server.metrics()["pbserve:prompt_tokens_total"]
-    request = CHAT | {"temperature": 0, "max_tokens": 12, "seed": 7, "stop": ["never"],
-                      "cache_salt": "salt", "request_id": "mine"}
+    request = CHAT | {"temperature": 0, "top_p": 0.9, "max_tokens": 12, "seed": 7,
+                      "stop": ["never"], "cache_salt": "salt", "request_id": "mine"}
     reply = server.post("/v1/chat/completions/render", request)
     assert reply.status_code == 200, reply.text
     rendered = reply.json()
@@ -17,7 +17,8 @@ def test_a_rendered_chat_is_the_prompt_that_would_run(server):
     assert rendered["cache_salt"] == "salt"
     assert rendered["model"] == "demo"
     sampling = rendered["sampling_params"]
-    assert (sampling["temperature"], sampling["seed"], sampling["max_tokens"]) == (0, 7, 12)
+    assert (sampling["temperature"], sampling["top_p"]) == (0, 0.9)
+    assert (sampling["seed"], sampling["max_tokens"]) == (7, 12)
     assert sampling["stop"] == ["never"]
     assert rendered["token_ids"] == server.post("/tokenize", CHAT).json()["tokens"]
     answer = server.post("/v1/chat/completions", request).json()

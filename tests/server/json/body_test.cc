@@ -167,7 +167,10 @@ bool reads_as(const char* json) {
 TEST(FieldReader, IntegersAreExact) {
   EXPECT_TRUE(reads_as<int32_t>("2147483647"));
   EXPECT_TRUE(reads_as<int32_t>("-2147483648"));
-  for (const char* wrong : {"2147483648", "-2147483649", "9223372036854775808", "1e308", "2.0",
+  EXPECT_TRUE(reads_as<int32_t>("2.0"));  // an integer, says JSON Schema
+  EXPECT_TRUE(reads_as<int64_t>("9007199254740992.0"));
+  EXPECT_FALSE(reads_as<int64_t>("9007199254740994.0"));  // the client may have meant another
+  for (const char* wrong : {"2147483648", "-2147483649", "9223372036854775808", "1e308", "2.5",
                             "\"2\"", "true", "[2]", "18446744073709551616"}) {
     EXPECT_FALSE(reads_as<int32_t>(wrong)) << wrong;
   }
@@ -206,11 +209,14 @@ TEST(FieldReader, SeedsAreAny64Bits) {
     reader.read_seed("seed", &seed);
     EXPECT_EQ(seed, expected);
   }
-  const Json body = {{"seed", 1.5}};
+  const Json body = {{"seed", 1.5}, {"whole", -3.0}};
   FieldReader reader(body);
   std::optional<uint64_t> seed;
   reader.read_seed("seed", &seed);
   EXPECT_FALSE(reader.ok());
+  FieldReader whole(body);
+  whole.read_seed("whole", &seed);
+  EXPECT_EQ(seed, static_cast<uint64_t>(-3));
 }
 
 TEST(FieldReader, NamesUnknownFields) {
