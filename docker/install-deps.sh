@@ -24,7 +24,7 @@ case "${role}" in
   build) ;;
   test) packages+=(libgtest-dev libgmock-dev libbenchmark-dev ccache
                    clang-14 libclang-rt-14-dev clang-format-14 g++-aarch64-linux-gnu
-                   python3-venv) ;;
+                   groff-base python3-venv) ;;
   runtime)
     # /lib is a link to /usr/lib, and packages name either one. An image that lacks a library would
     # not start: one that no package has, or that is not found, ends this.

@@ -202,6 +202,19 @@ absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<R
   return id;
 }
 
+absl::StatusOr<RenderedRequest> Engine::render(const Request& request) const {
+  ASSIGN_OR_RETURN(SequenceSpec spec, impl_->intake.admit(request, /*id=*/0));
+  const ResolvedSampling& sampling = spec.sampling;
+  const int64_t max_tokens = spec.num_tokens_max - std::ssize(spec.prompt);
+  return RenderedRequest{.prompt = std::move(spec.prompt),
+                         .sampling = {.temperature = sampling.temperature,
+                                      .top_p = sampling.top_p,
+                                      .top_k = sampling.top_k,
+                                      .min_p = sampling.min_p,
+                                      .seed = request.sampling.seed},
+                         .max_tokens = max_tokens};
+}
+
 void Engine::cancel(Handle handle) { impl_->loop->cancel(handle); }
 
 bool Engine::drain(int64_t timeout_ms) {

@@ -58,6 +58,9 @@ class Engine {
   // The latter two say in kRetryAfterPayload when to try again.
   absl::StatusOr<Handle> submit(Request request, std::unique_ptr<ResponseSink> sink);
 
+  // What submit() would queue, without queueing it. Thread-safe; fails where the request is wrong.
+  absl::StatusOr<RenderedRequest> render(const Request& request) const;
+
   // Thread-safe, idempotent; the sink's on_done follows with kCancelled unless it came before.
   void cancel(Handle handle);
 

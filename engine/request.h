@@ -79,6 +79,13 @@ struct Request {
   std::function<absl::Status(int64_t num_tokens)> on_sized;
 };
 
+// A request as it would be queued: defaults filled in.
+struct RenderedRequest {
+  std::vector<int32_t> prompt;
+  SamplingParams sampling;  // every field set but a seed that would be drawn
+  int64_t max_tokens = 0;
+};
+
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled, kError };
 
 struct Usage {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up on a fresh machine, builds and passes every test.
-# usage: tests/run.sh [--long]    --long: sanitizers, a minute of fuzzing per parser, and chaos (an
-#                                 hour, and ten minutes under each sanitizer) besides
+# usage: tests/run.sh [--long]    --long: sanitizers, a minute of fuzzing per parser, ten times the
+#                                 made-up HTTP requests, and chaos (an hour, and ten minutes under
+#                                 each sanitizer) besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -57,6 +58,9 @@ if [ -n "${long}" ]; then
     step "chaos with ${sanitizer}"
     chaos "${sanitizer}" --minutes 10 --clients 3 --ignore-memory
   done
+  step "the description of the HTTP API"
+  PBSERVE_BINARY="${PWD}/build/test/server/pbserve" PBSERVE_OPENAPI_EXAMPLES=100 \
+    "${venv}/bin/python" -B -m pytest -q -p no:cacheprovider tests/server/e2e/test_openapi.py
   step "fuzzing"
   cmake --preset fuzz "${options[@]}"
   cmake --build build/fuzz --target fuzzers

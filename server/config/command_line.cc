@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "server/config/manual.h"
 #include "server/version.h"
 
 namespace pbserve::server {
@@ -161,6 +162,15 @@ void add_switches(const Json& defaults, CLI::App* app, std::vector<ConfigOverrid
   }
 }
 
+// For those who package the program; not in --help.
+void add_hidden_prints(CLI::App* app, std::string* printed) {
+  const auto add = [app, printed](const char* name, std::string (*text)(const CLI::App&)) {
+    app->add_flag_callback(name, [app, printed, text] { *printed = text(*app); })->group("");
+  };
+  add("--print-man-page", man_page);
+  add("--print-bash-completion", bash_completion);
+}
+
 }  // namespace
 
 CommandLineResult parse_command_line(int argc, const char* const* argv) {
@@ -188,10 +198,16 @@ CommandLineResult parse_command_line(int argc, const char* const* argv) {
       ->allow_extra_args(false)
       ->option_text("KEY")
       ->group(kNetwork);
+  std::string printed;
+  add_hidden_prints(&app, &printed);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return {.command_line = std::nullopt, .exit_code = app.exit(error)};
+  }
+  if (!printed.empty()) {
+    std::cout << printed;
+    return {.command_line = std::nullopt, .exit_code = 0};
   }
   if (!api_keys.empty()) {
     line.overrides.push_back({"server.api_keys", Json(api_keys).dump()});

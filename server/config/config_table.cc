@@ -54,11 +54,7 @@ absl::Status convert_number(const Json& json, Range range, Number* to) {
 Json shown(double value) { return value; }
 Json shown(int64_t value) { return value; }
 Json shown(int32_t value) { return value; }
-// 0.9f as 0.9, not as the double next to it.
-Json shown(float value) {
-  double shortest = value;
-  return absl::SimpleAtod(absl::StrCat(value), &shortest) ? shortest : value;
-}
+Json shown(float value) { return shortest_decimal(value); }
 
 // "128k" and the like.
 std::optional<int64_t> parse_size(const std::string& text) {

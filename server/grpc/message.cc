@@ -1,5 +1,6 @@
 #include "server/grpc/message.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/slice.h>
 
@@ -46,6 +47,8 @@ MessageMemory::MessageMemory(ByteBudget* budget)
     : budget_(budget), lease_(budget), arena_(arena_options()) {}
 
 absl::Status MessageMemory::fill(grpc::ByteBuffer* bytes, google::protobuf::Message* message) {
+  // It would write a line of its own to standard error for each text that is not UTF-8.
+  const google::protobuf::LogSilencer silencer;
   Parsing parsing{.lease = &lease_};
   bool is_parsed = false;
   try {

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/http/render.h"
 #include "server/log.h"
 #include "server/metrics/process_metrics.h"
 #include "server/openai/format.h"
@@ -112,7 +113,15 @@ Reply metrics(App& app, const HttpRequest&) {
                            render_process_metrics()};
 }
 
-Reply openapi(App&, const HttpRequest&) { return json_reply(openapi_document()); }
+Reply openapi(App& app, const HttpRequest&) {
+  const engine::EngineInfo& info = app.engine->info();
+  return json_reply(openapi_document({.model_name = info.model_name,
+                                      .max_model_len = info.max_model_len,
+                                      .vocab_size = info.vocab_size,
+                                      .threshold_min = app.config.engine.pbs.threshold_min,
+                                      .request = app.config.engine.limits,
+                                      .strict = app.config.http.strict_params}));
+}
 
 Reply embeddings(App&, const HttpRequest&) {
   return absl::UnimplementedError("/v1/embeddings: this server generates text only");
@@ -163,6 +172,8 @@ constexpr bool kKeyed = false;
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", kKeyed, nullptr, OpenAiApi::kCompletion},
     {"POST", "/v1/chat/completions", kKeyed, nullptr, OpenAiApi::kChat},
+    {"POST", "/v1/completions/render", kKeyed, render_completion, {}},
+    {"POST", "/v1/chat/completions/render", kKeyed, render_chat, {}},
     {"GET", "/v1/models", kKeyed, models, {}},
     {"GET", "/v1/models/{id}", kKeyed, model, {}},
     {"POST", "/v1/embeddings", kKeyed, embeddings, {}},

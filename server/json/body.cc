@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/json/builder.h"
@@ -77,17 +78,13 @@ absl::Status check_json_limits(absl::string_view text, const JsonLimits& limits)
 
 absl::StatusOr<Json> parse_json(absl::string_view text, const JsonLimits& limits) {
   RETURN_IF_ERROR(check_json_limits(text, limits));
-  Json value;
-  JsonBuilder builder(&value);
-  absl::Status error;
+  JsonBuilder builder;
   try {
-    if (Json::sax_parse(text.begin(), text.end(), &builder)) return value;
-    error = invalid_json(builder.problem());
+    if (Json::sax_parse(text.begin(), text.end(), &builder)) return builder.take();
+    return invalid_json(builder.problem());
   } catch (const std::bad_alloc&) {
-    error = out_of_memory();
+    return out_of_memory();
   }
-  release_json(&value);
-  return error;
 }
 
 absl::StatusOr<Json> parse_json_object(absl::string_view text, const JsonLimits& limits) {
@@ -113,6 +110,11 @@ void release_json(Json* value) {
 
 std::string dump_json(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+double shortest_decimal(float value) {
+  double shortest = value;
+  return absl::SimpleAtod(absl::StrCat(value), &shortest) ? shortest : value;
 }
 
 }  // namespace pbserve::server

@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 struct JsonLimits {
   int32_t max_depth = 64;
   int64_t max_values = 4 << 20;       // a million token ids and room; about 100 bytes each, parsed
-  int32_t max_object_members = 1024;  // looking a member up is linear
+  int32_t max_object_members = 1024;  // finding a field is linear
 };
 
 // kInvalidArgument names the limit and where it was passed.
@@ -48,5 +48,8 @@ class JsonRelease {
 
 // UTF-8 text of a value; never throws (bytes that are not UTF-8 become U+FFFD).
 std::string dump_json(const Json& value);
+
+// 0.9f as 0.9, not as the double next to it.
+double shortest_decimal(float value);
 
 }  // namespace pbserve::server

@@ -1,10 +1,12 @@
-// Builds a Json from the library's parse events, as its own reader does, but into a value that
-// outlives an exception: the library's destructor needs memory for what it frees, and would end the
-// process where there is none.
+// Builds a Json from the library's parse events, as its own reader does, but in time that is linear
+// in the members of an object, and so that it survives an exception: the library's destructor needs
+// memory for what it frees, and would end the process where there is none.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/json/body.h"
@@ -13,9 +15,13 @@ namespace pbserve::server {
 
 class JsonBuilder final : public nlohmann::json_sax<Json> {
  public:
-  // `root` is null and outlives the builder. May throw std::bad_alloc; `root` then holds what was
-  // built so far, for release_json().
-  explicit JsonBuilder(Json* root) : root_(root) {}
+  JsonBuilder() = default;
+  ~JsonBuilder() override;
+  JsonBuilder(const JsonBuilder&) = delete;
+  JsonBuilder& operator=(const JsonBuilder&) = delete;
+
+  // After a parse that succeeded; once.
+  Json take() { return std::move(root_); }
 
   // Position and kind of what was wrong, after a parse that failed. Quotes nothing of the text.
   const std::string& problem() const { return problem_; }
@@ -36,13 +42,23 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
                    const nlohmann::detail::exception& error) override;
 
  private:
-  Json* add(Json value);
-  bool open(Json::value_t kind);
-  bool close();
+  // A container that is not closed. The library's own object would copy its members whenever it
+  // grows, because their names are constant.
+  struct Level {
+    bool is_object = false;
+    std::string name;  // of the member that comes next
+    std::vector<std::pair<std::string, Json>> members;
+    Json::array_t items;
+  };
 
-  Json* const root_;
-  std::vector<Json*> open_;  // containers, the innermost last
-  Json* member_ = nullptr;   // of the innermost object, behind its key
+  bool add(Json value);
+  bool open(bool is_object);
+  void keep_last_of_equal_names(Level* level);
+  Json* slot();  // what was added last
+
+  Json root_;
+  std::vector<Level> open_;  // the innermost last; in its parent a null stands for it
+  std::vector<uint32_t> order_;
   std::string problem_;
 };
 

@@ -49,8 +49,19 @@ absl::Status convert(const Json& value, float* to) {
   return absl::OkStatus();
 }
 
+// 2.0 as 2, where a double is exact; anything else as it is.
+Json without_zero_fraction(const Json& value) {
+  constexpr double kExactMax = 1LL << 53;
+  if (!value.is_number_float()) return value;
+  const double number = value.get<double>();
+  if (std::trunc(number) != number || std::abs(number) > kExactMax) return value;
+  return static_cast<int64_t>(number);
+}
+
 template <class Int>
-absl::Status convert_int(const Json& value, Int* to) {
+absl::Status convert_int(const Json& given, Int* to) {
+  if (!given.is_number()) return wrong("an integer", given);
+  const Json value = without_zero_fraction(given);
   if (!value.is_number_integer()) return wrong("an integer", value);
   const bool is_huge =
       value.is_number_unsigned() &&
@@ -123,13 +134,14 @@ void FieldReader::convert_ids(absl::string_view name, const Json& value, std::ve
 }
 
 void FieldReader::read_seed(absl::string_view name, std::optional<uint64_t>* to) {
-  const Json* value = find(name);
-  if (value == nullptr) return;
-  if (!value->is_number_integer()) {
-    fail(name, wrong("an integer of 64 bits", *value).message());
+  const Json* given = find(name);
+  if (given == nullptr) return;
+  const Json value = given->is_number() ? without_zero_fraction(*given) : nullptr;
+  if (!value.is_number_integer()) {
+    fail(name, wrong("an integer of 64 bits", *given).message());
     return;
   }
-  *to = value->get<uint64_t>();
+  *to = value.get<uint64_t>();
 }
 
 void FieldReader::read_strings(absl::string_view name, std::vector<std::string>* to) {
@@ -153,6 +165,10 @@ void FieldReader::fail(absl::string_view name, absl::string_view message) {
   if (!ok()) return;
   const std::string path = absl::StrCat(prefix_, name);
   status_ = invalid_field(path, absl::StrCat(path, " ", message));
+}
+
+void FieldReader::append_known(std::vector<std::string>* names) const {
+  for (const std::string& name : known_) names->push_back(prefix_ + name);
 }
 
 absl::Status FieldReader::check_no_unknown() const {

@@ -1,5 +1,6 @@
-// Reads the fields of one JSON object with exact types: no string for a number, no 2.0 for an
-// integer, null means absent. The first error is kept and named; later reads do nothing.
+// Reads the fields of one JSON object with exact types: no string for a number; null means absent,
+// and 2.0 is an integer, as in JSON Schema. The first error is kept and named; later reads do
+// nothing.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +45,8 @@ class FieldReader {
   void fail(absl::string_view name, absl::string_view message);
   bool ok() const { return status_.ok(); }
   const absl::Status& status() const { return status_; }
+  // The names, with their prefix, of all fields that somebody asked for.
+  void append_known(std::vector<std::string>* names) const;
   // An error naming the first field that nobody asked for.
   absl::Status check_no_unknown() const;
 

@@ -140,9 +140,14 @@ void read_message(const std::string& path, Json* message, FieldReader* reader) {
   if (!message->contains("role") || !is_role((*message)["role"])) {
     return reader->fail(path + ".role", "must be a name such as user, assistant or system");
   }
+  const auto calls = message->find("tool_calls");
+  const bool has_calls = calls != message->end() && !calls->is_null();
+  if (has_calls && !calls->is_array()) {
+    return reader->fail(path + ".tool_calls", "must be an array");
+  }
   if (!message->contains("content") || (*message)["content"].is_null()) {
     // An assistant's turn may consist of tool calls alone.
-    if (message->contains("tool_calls")) return;
+    if (has_calls) return;
     return reader->fail(path + ".content", "is missing");
   }
   Json& content = (*message)["content"];
@@ -161,7 +166,10 @@ void read_tools(FieldReader* reader, engine::ChatPrompt* chat) {
   }
   const Json* tools = reader->find("tools");
   if (tools == nullptr) return;
-  if (!tools->is_array()) return reader->fail("tools", "must be an array");
+  if (!tools->is_array() || !std::all_of(tools->begin(), tools->end(),
+                                         [](const Json& tool) { return tool.is_object(); })) {
+    return reader->fail("tools", "must be an array of objects");
+  }
   const bool is_off = choice != nullptr && *choice == "none";
   if (!tools->empty() && !is_off) chat->tools_json = dump_json(*tools);
 }
@@ -204,5 +212,15 @@ void refuse_unserved(FieldReader* reader) {
   }
   for (const absl::string_view name : kIgnored) reader->accept(name);
 }
+
+Json unserved_fields() {
+  Json fields = Json::object();
+  for (const Unserved& field : kUnserved) {
+    fields[std::string(field.name)] = Json::parse(field.neutral);
+  }
+  return fields;
+}
+
+std::vector<std::string> ignored_fields() { return {std::begin(kIgnored), std::end(kIgnored)}; }
 
 }  // namespace pbserve::server

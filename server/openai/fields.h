@@ -2,6 +2,9 @@
 // fields that are refused.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "engine/request.h"
 #include "server/json/field_reader.h"
 
@@ -14,5 +17,10 @@ engine::ChatPrompt read_conversation(FieldReader* reader);
 // Refuses every field this server does not honour unless its value changes nothing; accepts by
 // name the ones that never change the result.
 void refuse_unserved(FieldReader* reader);
+
+// What refuse_unserved() refuses: field -> the values, null aside, that change nothing.
+Json unserved_fields();
+// What it accepts by name.
+std::vector<std::string> ignored_fields();
 
 }  // namespace pbserve::server

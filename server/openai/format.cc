@@ -15,6 +15,10 @@ Json finish_reason(const engine::Completion* finish) {
   return finish->reason == engine::FinishReason::kLength ? "length" : "stop";
 }
 
+std::string response_id(OpenAiApi api, absl::string_view request_id) {
+  return absl::StrCat(api == OpenAiApi::kChat ? "chatcmpl-" : "cmpl-", request_id);
+}
+
 // null where the phase was not reached.
 Json duration(double ms) { return ms < 0 ? Json(nullptr) : Json(ms); }
 
@@ -28,7 +32,7 @@ void OpenAiFormatter::on_accepted(const engine::Accepted& accepted) {
 }
 
 Json OpenAiFormatter::head(absl::string_view object) const {
-  return {{"id", absl::StrCat(is_chat() ? "chatcmpl-" : "cmpl-", options_.request_id)},
+  return {{"id", response_id(options_.api, options_.request_id)},
           {"object", std::string(object)},
           {"created", options_.created_s},
           {"model", options_.model},
@@ -122,6 +126,37 @@ std::string OpenAiFormatter::response(absl::string_view text,
   body["usage"] = format_usage(completion.usage);
   if (options_.include_metrics) body["metrics"] = format_metrics(completion);
   return dump_json(body);
+}
+
+Json format_render(const OpenAiCall& call, const engine::RenderedRequest& rendered,
+                   const std::string& model) {
+  const engine::Request& request = call.request;
+  const engine::SamplingParams& sampling = rendered.sampling;
+  const Json sampling_params = {{"n", 1},
+                                {"temperature", shortest_decimal(*sampling.temperature)},
+                                {"top_p", shortest_decimal(*sampling.top_p)},
+                                {"top_k", *sampling.top_k},
+                                {"min_p", shortest_decimal(sampling.min_p)},
+                                {"seed", sampling.seed ? Json(*sampling.seed) : Json(nullptr)},
+                                {"stop", request.stop.strings},
+                                {"stop_token_ids", request.stop.token_ids},
+                                {"ignore_eos", request.stop.ignore_eos},
+                                {"include_stop_str_in_output", request.stop.include_stop_string},
+                                {"max_tokens", rendered.max_tokens},
+                                {"min_tokens", request.stop.min_tokens},
+                                {"skip_special_tokens", request.skip_special_tokens}};
+  const Json stream_options = {{"include_usage", call.include_usage},
+                               {"continuous_usage_stats", call.continuous_usage}};
+  return {{"request_id", response_id(call.api, request.id)},
+          {"token_ids", rendered.prompt},
+          {"features", nullptr},  // of images
+          {"sampling_params", sampling_params},
+          {"model", model},
+          {"stream", call.stream},
+          {"stream_options", call.stream ? stream_options : Json(nullptr)},
+          {"cache_salt", request.cache_salt.empty() ? Json(nullptr) : Json(request.cache_salt)},
+          {"priority", 0},
+          {"kv_transfer_params", nullptr}};
 }
 
 Json format_usage(const engine::Usage& usage) {

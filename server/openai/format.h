@@ -52,6 +52,11 @@ class OpenAiFormatter {
   bool role_sent_ = false;
 };
 
+// The GenerateRequest of vLLM (0.24: entrypoints/serve/render/serving.py makes it from the fields
+// of entrypoints/serve/disagg/protocol.py): what its token-in engines take, and gateways read.
+Json format_render(const OpenAiCall& call, const engine::RenderedRequest& rendered,
+                   const std::string& model);
+
 // {"prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details"}
 Json format_usage(const engine::Usage& usage);
 // Milliseconds, tokens per second, and what prefill attention computed.

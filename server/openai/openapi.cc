@@ -3,122 +3,162 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "server/http/routes.h"
+#include "server/openai/openapi/parts.h"
+#include "server/openai/openapi_schemas.h"
 #include "server/version.h"
 
 namespace pbserve::server {
 namespace {
 
-// Fields of both generating routes. What is not listed is ignored, or refused by name.
-constexpr char kGenerationFields[] = R"json({
-  "model": {"type": "string"},
-  "max_tokens": {"type": "integer", "minimum": 1},
-  "max_completion_tokens": {"type": "integer", "minimum": 1},
-  "min_tokens": {"type": "integer", "minimum": 0},
-  "temperature": {"type": "number", "minimum": 0, "maximum": 2},
-  "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-  "top_k": {"type": "integer", "minimum": -1},
-  "min_p": {"type": "number", "minimum": 0, "maximum": 1},
-  "seed": {"type": "integer"},
-  "stop": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-  "stop_token_ids": {"type": "array", "items": {"type": "integer"}},
-  "ignore_eos": {"type": "boolean"},
-  "include_stop_str_in_output": {"type": "boolean"},
-  "skip_special_tokens": {"type": "boolean"},
-  "add_special_tokens": {"type": "boolean"},
-  "stream": {"type": "boolean"},
-  "stream_options": {"type": "object", "properties": {
-    "include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}},
-  "sparse_attention": {"type": "object", "properties": {
-    "mode": {"enum": ["auto", "dense", "pbs"]}, "threshold": {"type": "number"}}},
-  "cache_salt": {"type": "string"},
-  "request_id": {"type": "string"},
-  "include_metrics": {"type": "boolean"},
-  "return_progress": {"type": "boolean"},
-  "sse_keep_alive": {"type": "boolean"}
-})json";
+constexpr char kJsonType[] = "application/json";
 
-constexpr char kCompletionFields[] = R"json({
-  "prompt": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
-})json";
-
-constexpr char kConversationFields[] = R"json({
-  "messages": {"type": "array", "minItems": 1, "items": {"type": "object",
-    "required": ["role"], "properties": {"role": {"type": "string"}, "content": {}}}},
-  "tools": {"type": "array"},
-  "tool_choice": {"enum": ["auto", "none"]},
-  "chat_template_kwargs": {"type": "object"}
-})json";
-
-constexpr char kTokenizeFields[] = R"json({
-  "prompt": {"type": "string"},
-  "messages": {"type": "array"},
-  "add_special_tokens": {"type": "boolean"},
-  "return_token_strs": {"type": "boolean"}
-})json";
-
-constexpr char kDetokenizeFields[] = R"json({
-  "tokens": {"type": "array", "items": {"type": "integer"}}
-})json";
-
-Json object_schema(Json properties, Json required) {
-  return {
-      {"type", "object"}, {"properties", std::move(properties)}, {"required", std::move(required)}};
+Json ref(absl::string_view kind, absl::string_view name) {
+  return {{"$ref", absl::StrCat("#/components/", kind, "/", name)}};
 }
 
-Json body_schema(const Route& route) {
-  Json common = Json::parse(kGenerationFields);
-  if (route.generates == OpenAiApi::kCompletion) {
-    common.update(Json::parse(kCompletionFields));
-    return object_schema(common, {"prompt"});
-  }
-  if (route.generates == OpenAiApi::kChat) {
-    common.update(Json::parse(kConversationFields));
-    return object_schema(common, {"messages"});
-  }
-  if (route.path == "/tokenize") return object_schema(Json::parse(kTokenizeFields), Json::array());
-  if (route.path == "/detokenize") {
-    return object_schema(Json::parse(kDetokenizeFields), {"tokens"});
-  }
-  return {{"type", "object"}};
+Json content(const std::string& media_type, Json schema) {
+  return {{media_type, {{"schema", std::move(schema)}}}};
 }
 
-Json operation(const Route& route) {
-  Json operation = {{"responses",
-                     {{"200", {{"description", "success"}}},
-                      {"default", {{"$ref", "#/components/responses/Error"}}}}}};
+Json response_headers() { return {{"X-Request-Id", ref("headers", "RequestId")}}; }
+
+// One server-sent event; comments are none.
+Json event_schema(const Json& chunk) {
+  const Json json = {{"type", "string"},
+                     {"contentMediaType", kJsonType},
+                     {"contentSchema", {{"anyOf", {chunk, ref("schemas", "Error")}}}}};
+  const Json data = {{"anyOf", {json, {{"const", "[DONE]"}}}},
+                     {"description", "JSON, and [DONE] after the last of it."}};
+  return {{"type", "object"}, {"required", {"data"}}, {"properties", {{"data", data}}}};
+}
+
+Json success(const Json& text) {
+  Json response = {{"description", "Success"}, {"headers", response_headers()}};
+  response["content"] = content(text.value("media_type", kJsonType), text["response"]);
+  if (text.contains("chunk")) {
+    response["content"].update(content("text/event-stream", event_schema(text["chunk"])));
+    response["description"] = "The whole answer, or with stream: true its pieces";
+  }
+  return response;
+}
+
+// What every route may answer, and what those with a body may besides.
+bool may_answer(const Route& route, absl::string_view status) {
+  if (status == "401") return !route.is_open;
+  if (status == "404") return route.method == "POST" || absl::StrContains(route.path, "{");
+  for (const char* of_bodies : {"413", "415", "429", "499", "501", "504"}) {
+    if (status == of_bodies) return route.method == "POST";
+  }
+  return true;
+}
+
+Json responses(const Route& route, const Json& text, const Json& errors) {
+  Json responses = Json::object();
+  if (text.contains("response")) responses["200"] = success(text);
+  for (const auto& [status, description] : errors.items()) {
+    if (may_answer(route, status)) responses[status] = ref("responses", "Error" + status);
+  }
+  if (text.contains("failure")) {
+    responses["503"] = {{"description", "The engine stands still"},
+                        {"headers", response_headers()},
+                        {"content", content(kJsonType, text["failure"])}};
+  }
+  return responses;
+}
+
+Json operation(const Route& route, const Json& text, const Json& errors) {
+  Json operation = {{"summary", text["summary"]},
+                    {"parameters", Json::array({ref("parameters", "RequestId")})},
+                    {"responses", responses(route, text, errors)}};
   if (route.is_open) operation["security"] = Json::array();
-  if (route.path.find('{') != absl::string_view::npos) {
-    operation["parameters"] = Json::array(
-        {{{"name", "id"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});
+  if (absl::StrContains(route.path, "{")) {
+    operation["parameters"].push_back(
+        {{"name", "id"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
   }
-  if (route.method == "POST") {
+  if (text.contains("request")) {
     operation["requestBody"] = {
-        {"required", true}, {"content", {{"application/json", {{"schema", body_schema(route)}}}}}};
+        {"required", true},
+        {"content", content(kJsonType, ref("schemas", text["request"].get<std::string>()))}};
   }
   return operation;
 }
 
-constexpr char kComponents[] = R"json({
-  "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-  "responses": {"Error": {"description": "what is wrong, and with which field",
-    "content": {"application/json": {"schema": {"type": "object", "properties": {
-      "error": {"type": "object", "properties": {
-        "message": {"type": "string"}, "type": {"type": "string"},
-        "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}}}}}}}}
-})json";
+// HEAD answers as GET does, without the content.
+Json head_operation(Json operation, const Json& error_headers) {
+  for (auto& [status, response] : operation["responses"].items()) {
+    if (response.contains("$ref")) {
+      response = {{"description", "As for GET"}, {"headers", error_headers.at(status)}};
+    }
+    response.erase("content");
+  }
+  return operation;
+}
+
+Json error_headers(absl::string_view status) {
+  Json headers = response_headers();
+  if (status == "429" || status == "503") headers["Retry-After"] = ref("headers", "RetryAfter");
+  if (status == "401") headers["WWW-Authenticate"] = ref("headers", "WwwAuthenticate");
+  return headers;
+}
+
+Json header(const char* description, Json schema) {
+  return {{"description", description}, {"required", true}, {"schema", std::move(schema)}};
+}
+
+Json components(const Json& errors) {
+  Json components = {{"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}};
+  components["headers"] = {
+      {"RequestId", header("The request's name in the log", {{"type", "string"}})},
+      {"RetryAfter", header("Seconds to wait", {{"type", "integer"}, {"minimum", 1}})},
+      {"WwwAuthenticate", header("What is asked for", {{"const", "Bearer"}})}};
+  components["parameters"]["RequestId"] = {
+      {"name", "X-Request-Id"},
+      {"in", "header"},
+      {"description", "The request's name in the log, the answer and its header"},
+      {"schema", {{"type", "string"}, {"pattern", "^[A-Za-z0-9._:-]{0,128}$"}}}};
+  for (const auto& [status, description] : errors.items()) {
+    components["responses"]["Error" + status] = {
+        {"description", description},
+        {"headers", error_headers(status)},
+        {"content", content(kJsonType, ref("schemas", "Error"))}};
+  }
+  return components;
+}
+
+// The operations of one path: of GET and HEAD, or of POST.
+Json path_item(absl::string_view path, const Json& text, const Json& errors) {
+  Json headers = Json::object();
+  for (const auto& [status, description] : errors.items()) headers[status] = error_headers(status);
+  Json item = Json::object();
+  for (const Route& route : routes()) {
+    if (route.path != path) continue;
+    const Json described = operation(route, text, errors);
+    item[absl::AsciiStrToLower(route.method)] = described;
+    if (route.method == "GET") item["head"] = head_operation(described, headers);
+  }
+  return item;
+}
 
 }  // namespace
 
-Json openapi_document() {
+Json openapi_document(const OpenApiLimits& limits) {
+  const Json errors = Json::parse(kOpenApiErrors);
+  const Json texts = Json::parse(kOpenApiPaths);
   Json document = {{"openapi", "3.1.0"},
                    {"info", {{"title", "pbserve"}, {"version", std::string(kVersion)}}},
                    {"security", Json::array({{{"key", Json::array()}}})},
-                   {"components", Json::parse(kComponents)}};
-  for (const Route& route : routes()) {
-    const std::string method = route.method == "POST" ? "post" : "get";
-    document["paths"][std::string(route.path)][method] = operation(route);
+                   {"paths", Json::object()},
+                   {"components", components(errors)}};
+  for (const auto& [path, text] : texts.items()) {
+    const Json& described = text.contains("like") ? texts[text["like"].get<std::string>()] : text;
+    document["paths"][path] = path_item(path, described, errors);
   }
+  document["components"]["schemas"] = openapi_schemas();
+  fill_in_limits(limits, &document);
   return document;
 }
 

@@ -1,11 +1,26 @@
-// The OpenAPI description served at /openapi.json.
+// The OpenAPI description served at /openapi.json: every route with its request, its answers and
+// its errors. The texts are openapi/*.json; routes come from the table of routes, refused fields
+// from that of the parsers, and tests hold the rest together.
 #pragma once
 
+#include <cstdint>
+#include <string>
+
+#include "engine/config.h"
 #include "server/json/body.h"
 
 namespace pbserve::server {
 
-// Covers every route of routes(); one test holds the two together.
-Json openapi_document();
+// What the requests of one server may hold.
+struct OpenApiLimits {
+  std::string model_name = "model";
+  int64_t max_model_len = 0;  // tokens of prompt and output together
+  int64_t vocab_size = 0;
+  float threshold_min = 0;  // of sparse attention
+  engine::RequestLimits request = {};
+  bool strict = false;  // unknown fields are refused
+};
+
+Json openapi_document(const OpenApiLimits& limits);
 
 }  // namespace pbserve::server

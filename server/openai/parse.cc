@@ -14,6 +14,13 @@ namespace {
 
 constexpr int64_t kCompletionMaxTokens = 16;  // OpenAI's default, and everybody's since
 
+// The end of every reader: all fields that exist have been asked for.
+absl::Status finish_fields(const FieldReader& reader, const OpenAiParseOptions& options) {
+  RETURN_IF_ERROR(reader.status());
+  if (options.known_fields != nullptr) reader.append_known(options.known_fields);
+  return options.strict ? reader.check_no_unknown() : absl::OkStatus();
+}
+
 // A string, token ids, or a list of exactly one of these.
 void read_prompt(FieldReader* reader, engine::Prompt* prompt) {
   const Json* value = reader->find("prompt");
@@ -70,7 +77,8 @@ void read_stop(FieldReader* reader, OpenAiCall* call) {
   reader->read("include_stop_str_in_output", &stop.include_stop_string);
 }
 
-absl::Status read_sparse(FieldReader* reader, bool strict, engine::SparseAttention* sparse) {
+absl::Status read_sparse(FieldReader* reader, const OpenAiParseOptions& options,
+                         engine::SparseAttention* sparse) {
   const Json* value = reader->find("sparse_attention");
   if (value == nullptr) return absl::OkStatus();
   if (!value->is_object()) {
@@ -79,6 +87,7 @@ absl::Status read_sparse(FieldReader* reader, bool strict, engine::SparseAttenti
   }
   FieldReader inner(*value, "sparse_attention.");
   std::string mode;
+  const bool has_mode = inner.find("mode") != nullptr;
   inner.read("mode", &mode);
   inner.read("threshold", &sparse->threshold);
   if (mode == "auto") {
@@ -87,14 +96,14 @@ absl::Status read_sparse(FieldReader* reader, bool strict, engine::SparseAttenti
     sparse->mode = engine::SparseMode::kDense;
   } else if (mode == "pbs") {
     sparse->mode = engine::SparseMode::kPbs;
-  } else if (!mode.empty()) {
+  } else if (has_mode) {
     inner.fail("mode", "must be auto, dense or pbs");
   }
-  RETURN_IF_ERROR(inner.status());
-  return strict ? inner.check_no_unknown() : absl::OkStatus();
+  return finish_fields(inner, options);
 }
 
-absl::Status read_stream_options(FieldReader* reader, bool strict, OpenAiCall* call) {
+absl::Status read_stream_options(FieldReader* reader, const OpenAiParseOptions& options,
+                                 OpenAiCall* call) {
   reader->read("stream", &call->stream);
   reader->read("return_progress", &call->return_progress);
   reader->read("sse_keep_alive", &call->sse_keep_alive);
@@ -108,8 +117,7 @@ absl::Status read_stream_options(FieldReader* reader, bool strict, OpenAiCall* c
   inner.read("include_usage", &call->include_usage);
   inner.read("continuous_usage_stats", &call->continuous_usage);
   inner.accept("include_obfuscation");  // padding against traffic analysis: advice
-  RETURN_IF_ERROR(inner.status());
-  return strict ? inner.check_no_unknown() : absl::OkStatus();
+  return finish_fields(inner, options);
 }
 
 absl::Status read_model(FieldReader* reader, const OpenAiParseOptions& options) {
@@ -132,11 +140,10 @@ absl::StatusOr<OpenAiCall> finish(FieldReader* reader, OpenAiCall call,
   reader->read("include_metrics", &call.include_metrics);
   read_sampling(reader, &request.sampling);
   read_stop(reader, &call);
-  RETURN_IF_ERROR(read_sparse(reader, options.strict, &request.sparse));
-  RETURN_IF_ERROR(read_stream_options(reader, options.strict, &call));
+  RETURN_IF_ERROR(read_sparse(reader, options, &request.sparse));
+  RETURN_IF_ERROR(read_stream_options(reader, options, &call));
   refuse_unserved(reader);
-  RETURN_IF_ERROR(reader->status());
-  if (options.strict) RETURN_IF_ERROR(reader->check_no_unknown());
+  RETURN_IF_ERROR(finish_fields(*reader, options));
   RETURN_IF_ERROR(check_request_id(request.id));
   return call;
 }
@@ -165,20 +172,21 @@ absl::StatusOr<TokenizeCall> parse_tokenize(const Json& body, const OpenAiParseO
   FieldReader reader(body);
   RETURN_IF_ERROR(read_model(&reader, options));
   TokenizeCall call;
-  if (body.contains("messages")) {
+  const bool has_text = reader.find("prompt") != nullptr;
+  if (reader.find("messages") != nullptr) {
+    if (has_text) reader.fail("prompt", "must not stand beside messages: send one of them");
     call.prompt = read_conversation(&reader);
     call.add_special_tokens = false;  // the template writes its own
   } else {
     std::string prompt;
-    if (reader.find("prompt") == nullptr) reader.fail("prompt", "is missing, and so is messages");
+    if (!has_text) reader.fail("prompt", "is missing, and so is messages");
     reader.read("prompt", &prompt);
     call.prompt = std::move(prompt);
   }
   reader.read("add_special_tokens", &call.add_special_tokens);
   reader.read("return_token_strs", &call.return_token_strs);
   refuse_unserved(&reader);
-  RETURN_IF_ERROR(reader.status());
-  if (options.strict) RETURN_IF_ERROR(reader.check_no_unknown());
+  RETURN_IF_ERROR(finish_fields(reader, options));
   return call;
 }
 
@@ -189,8 +197,7 @@ absl::StatusOr<std::vector<int32_t>> parse_detokenize(const Json& body,
   std::vector<int32_t> ids;
   if (reader.find("tokens") == nullptr) reader.fail("tokens", "is missing");
   reader.read("tokens", &ids);
-  RETURN_IF_ERROR(reader.status());
-  if (options.strict) RETURN_IF_ERROR(reader.check_no_unknown());
+  RETURN_IF_ERROR(finish_fields(reader, options));
   return ids;
 }
 

@@ -31,6 +31,9 @@ struct OpenAiParseOptions {
   std::string model_name;  // the one that is served
   bool strict = false;     // refuse unknown fields
   std::string request_id;  // where the body has none
+  // Receives the names of all fields that exist, "sparse_attention.mode": /openapi.json is held to
+  // them.
+  std::vector<std::string>* known_fields = nullptr;
 };
 
 absl::StatusOr<OpenAiCall> parse_completion(const Json& body, const OpenAiParseOptions& options);

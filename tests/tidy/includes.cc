@@ -40,11 +40,11 @@ const std::vector<Owner>& owners() {
       {"cuda", {"kernels/cuda/"}},
       {"cublas", {"kernels/cuda/"}},
       {"nccl", {"kernels/cuda/"}},
-      {"grpc", {"server/", "tests/server/"}},
-      {"google/protobuf/", {"server/", "tests/server/"}},
-      {"boost/", {"server/", "tests/server/"}},
+      {"grpc", {"server/", "tests/server/", "tests/fuzz/fuzz_grpc"}},
+      {"google/protobuf/", {"server/", "tests/server/", "tests/fuzz/fuzz_grpc"}},
+      {"boost/", {"server/", "tests/server/", "tests/fuzz/fuzz_http"}},
       {"nlohmann/", {"server/", "models/", "tests/"}},
-      {"proto/", {"server/", "tests/server/"}},
+      {"proto/", {"server/", "tests/server/", "tests/fuzz/fuzz_grpc"}},
   };
   return kOwners;
 }

@@ -179,6 +179,15 @@ def test_many_messages_of_one_connection_are_not_added_up(locked, stubs):
         run_in_threads(send, range(4))
 
 
+def test_a_broken_text_writes_nothing_past_the_log(locked):
+    with grpc.insecure_channel(locked.grpc_address) as channel:
+        tokenize = channel.unary_unary(TOKENIZE)
+        with pytest.raises(grpc.RpcError) as refused:
+            tokenize(b"\x0a\x02\xff\xff", metadata=WITH_KEY)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "libprotobuf" not in locked.read_log()
+
+
 def test_a_slow_message_ends_in_time(locked, stubs):
     """A byte now and then does not keep a call alive."""
     honest = HonestClient(locked, stubs)

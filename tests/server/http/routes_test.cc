@@ -1,14 +1,12 @@
-// The route table, and that /openapi.json describes exactly it.
+// The route table.
 #include "server/http/routes.h"
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
 #include "server/api_error.h"
-#include "server/openai/openapi.h"
 
 namespace pbserve::server {
 namespace {
@@ -50,35 +48,6 @@ TEST(HttpRoutes, OnlyHealthAndReadinessAreOpen) {
     if (route.is_open) open.insert(std::string(route.path));
   }
   EXPECT_EQ(open, (std::set<std::string>{"/health", "/healthz", "/ready", "/readyz"}));
-}
-
-TEST(OpenApi, DescribesEveryRoute) {
-  const Json document = openapi_document();
-  std::set<std::string> described;
-  for (const auto& [path, methods] : document["paths"].items()) {
-    for (const auto& [method, operation] : methods.items()) {
-      described.insert(method + " " + path);
-      EXPECT_TRUE(operation["responses"].contains("200"));
-    }
-  }
-  std::set<std::string> served;
-  for (const Route& route : routes()) {
-    served.insert((route.method == "POST" ? "post " : "get ") + std::string(route.path));
-  }
-  EXPECT_EQ(described, served);
-}
-
-TEST(OpenApi, HasTheShapesOfTheStandard) {
-  const Json document = openapi_document();
-  EXPECT_TRUE(document["security"][0].contains("key"));
-  const Json& chat = document["paths"]["/v1/chat/completions"]["post"];
-  const Json& schema = chat["requestBody"]["content"]["application/json"]["schema"];
-  EXPECT_EQ(schema["required"], Json::array({"messages"}));
-  EXPECT_TRUE(schema["properties"].contains("temperature"));
-  EXPECT_FALSE(schema["properties"].contains("prompt"));
-  const Json& model = document["paths"]["/v1/models/{id}"]["get"];
-  EXPECT_EQ(model["parameters"][0]["name"], "id");
-  EXPECT_EQ(document["paths"]["/health"]["get"]["security"], Json::array());
 }
 
 }  // namespace

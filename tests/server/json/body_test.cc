@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
+#include "absl/strings/str_format.h"
 #include "server/api_error.h"
 #include "server/json/field_reader.h"
 
@@ -93,6 +97,42 @@ TEST(JsonBody, ReadsWhatTheLibraryReads) {
   }
 }
 
+// Of a name that comes more than once the first place and the last value count, as in Python.
+TEST(JsonBody, EqualNamesAreOneMember) {
+  for (const auto& [text, expected] :
+       {std::pair{R"({"a":1,"b":2,"a":3,"a":[4]})", R"({"a":[4],"b":2})"},
+        {R"({"a":{"x":1},"a":null,"b":{"c":1,"c":2}})", R"({"a":null,"b":{"c":2}})"},
+        {R"({"b":0,"":1,"b":{"b":[1]},"":{}})", R"({"b":{"b":[1]},"":{}})"}}) {
+    EXPECT_EQ(dump_json(*parse_json(text, {})), expected);
+  }
+}
+
+double parse_seconds(const std::string& text) {
+  const JsonLimits limits{.max_object_members = 1 << 20};
+  double best = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    absl::StatusOr<Json> value = parse_json(text, limits);
+    best = std::min(best, std::chrono::duration<double>(  //
+                              std::chrono::steady_clock::now() - begin)
+                              .count());
+    EXPECT_TRUE(value.ok()) << value.status();
+    if (value.ok()) release_json(&*value);
+  }
+  return best;
+}
+
+// A look-up of each name among those before it would take hundreds of times as long.
+TEST(JsonBody, MembersCostLittleMoreThanItems) {
+  std::string object;
+  std::string array;
+  for (int i = 0; i < 200000; ++i) {
+    object += absl::StrFormat("%c\"member%06d\":%6d", i == 0 ? '{' : ',', i, i);
+    array += absl::StrFormat("%c\"member%06d\",%6d", i == 0 ? '[' : ',', i, i);
+  }
+  EXPECT_LT(parse_seconds(object + "}"), 8 * parse_seconds(array + "]"));
+}
+
 TEST(JsonBody, ReleaseLeavesNull) {
   Json value = *parse_json(R"({"a":[1,{"b":[2,"c"]}],"d":{}})", {});
   { const JsonRelease release(&value); }
@@ -127,7 +167,10 @@ bool reads_as(const char* json) {
 TEST(FieldReader, IntegersAreExact) {
   EXPECT_TRUE(reads_as<int32_t>("2147483647"));
   EXPECT_TRUE(reads_as<int32_t>("-2147483648"));
-  for (const char* wrong : {"2147483648", "-2147483649", "9223372036854775808", "1e308", "2.0",
+  EXPECT_TRUE(reads_as<int32_t>("2.0"));  // an integer, says JSON Schema
+  EXPECT_TRUE(reads_as<int64_t>("9007199254740992.0"));
+  EXPECT_FALSE(reads_as<int64_t>("9007199254740994.0"));  // the client may have meant another
+  for (const char* wrong : {"2147483648", "-2147483649", "9223372036854775808", "1e308", "2.5",
                             "\"2\"", "true", "[2]", "18446744073709551616"}) {
     EXPECT_FALSE(reads_as<int32_t>(wrong)) << wrong;
   }
@@ -166,11 +209,14 @@ TEST(FieldReader, SeedsAreAny64Bits) {
     reader.read_seed("seed", &seed);
     EXPECT_EQ(seed, expected);
   }
-  const Json body = {{"seed", 1.5}};
+  const Json body = {{"seed", 1.5}, {"whole", -3.0}};
   FieldReader reader(body);
   std::optional<uint64_t> seed;
   reader.read_seed("seed", &seed);
   EXPECT_FALSE(reader.ok());
+  FieldReader whole(body);
+  whole.read_seed("whole", &seed);
+  EXPECT_EQ(seed, static_cast<uint64_t>(-3));
 }
 
 TEST(FieldReader, NamesUnknownFields) {

@@ -252,6 +252,30 @@ TEST(ParseTokenize, TakesPromptOrMessages) {
   EXPECT_EQ(error_param(parse_tokenize(Json::object(), options()).status()), "prompt");
 }
 
+TEST(ParseTokenize, TakesATextOrAConversation) {
+  const auto param_of = [](const char* json) {
+    return error_param(parse_tokenize(Json::parse(json), options()).status());
+  };
+  EXPECT_EQ(param_of(R"({"prompt": "x", "messages": null})"), "");
+  EXPECT_EQ(param_of(R"({"prompt": null, "messages": [{"role": "user", "content": ""}]})"), "");
+  EXPECT_EQ(param_of(R"({"prompt": "x", "messages": [{"role": "user", "content": ""}]})"),
+            "prompt");
+}
+
+TEST(ParseChat, ToolsAndCallsHaveTheirTypes) {
+  EXPECT_EQ(param(chat(R"({"tools": [1], "tool_choice": "none"})")), "tools");
+  EXPECT_EQ(param(chat(R"({"messages": [{"role": "user", "content": "", "tool_calls": {}}]})")),
+            "messages[0].tool_calls");
+  EXPECT_EQ(param(chat(R"({"messages": [{"role": "user", "tool_calls": null}]})")),
+            "messages[0].content");
+}
+
+TEST(ParseCompletion, AnEmptyModeIsNone) {
+  EXPECT_EQ(param(completion(R"({"prompt": "x", "sparse_attention": {"mode": ""}})")),
+            "sparse_attention.mode");
+  EXPECT_TRUE(completion(R"({"prompt": "x", "sparse_attention": {"mode": null}})").ok());
+}
+
 TEST(ParseDetokenize, TakesIds) {
   EXPECT_THAT(*parse_detokenize(Json::parse(R"({"tokens": [1, 2]})"), options()),
               ElementsAre(1, 2));
