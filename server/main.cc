@@ -24,6 +24,7 @@
 #include "server/http/admin_server.h"
 #include "server/http/server.h"
 #include "server/process_signals.h"
+#include "server/tls_identity.h"
 
 namespace pbserve::server {
 namespace {
@@ -118,6 +119,10 @@ void print_limits(const App& app) {
     spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
                  config.engine.pbs.force_density);
   }
+  if (!config.server.ssl_certfile.empty()) {
+    spdlog::info("TLS on HTTP; clients need {}",
+                 config.server.ssl_ca_certs.empty() ? "no certificate" : "a certificate");
+  }
   if (config.server.api_keys.empty()) {
     const bool is_open = !is_loopback(config.server.host);
     spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
@@ -129,9 +134,10 @@ void print_example(const App& app, uint16_t port) {
   const ServerConfig& config = app.config;
   const std::string key = config.server.api_keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
   spdlog::info(
-      "try: curl http://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
+      "try: curl {}://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
       "-d '{{\"model\": \"{}\", \"prompt\": \"The ls command\", \"max_tokens\": 32}}'",
-      config.server.host, port, key, app.engine->info().model_name);
+      app.tls.load() ? "https" : "http", config.server.host, port, key,
+      app.engine->info().model_name);
 }
 
 // The fronts end here: their connections hold requests of the engine, which must still be there.
@@ -170,6 +176,7 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
 
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const TlsIdentity> tls, load_tls_identity(config.server));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
   std::unique_ptr<GrpcServer> grpc;
@@ -183,7 +190,7 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
-  App app(engine.get(), config);
+  App app(engine.get(), config, tls);
   if (grpc) RETURN_IF_ERROR(grpc->serve(&app));
   print_limits(app);
   if (const absl::Status status = http->serve(&app); !status.ok()) {

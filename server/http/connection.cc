@@ -132,7 +132,9 @@ awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
 
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
   const OpenCount::Scope open_connection(&context->connections);
-  HttpStream stream(std::move(socket), context->app->config.http);
+  const std::shared_ptr<const TlsIdentity> tls = context->app->tls.load();
+  HttpStream stream(std::move(socket), context->app->config.http, tls ? tls->context : nullptr);
+  if (!co_await stream.handshake()) co_return;
   while (true) {
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     if (absl::IsCancelled(request.status())) co_return;

@@ -14,14 +14,23 @@
 #include "server/config/config.h"
 #include "server/http/message.h"
 
+namespace boost::asio::ssl {
+class context;
+}
+
 namespace pbserve::server {
 
 class HttpStream {
  public:
-  HttpStream(boost::asio::ip::tcp::socket socket, const HttpOptions& options);
+  // `tls` null: plain HTTP.
+  HttpStream(boost::asio::ip::tcp::socket socket, const HttpOptions& options,
+             std::shared_ptr<boost::asio::ssl::context> tls = nullptr);
   ~HttpStream();
   HttpStream(const HttpStream&) = delete;
   HttpStream& operator=(const HttpStream&) = delete;
+
+  // With TLS, before anything else; within header_timeout_s. False: the connection is over.
+  boost::asio::awaitable<bool> handshake();
 
   // The next request without its body. kCancelled: the peer left, or was idle for too long; every
   // other error can be answered.
