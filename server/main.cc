@@ -120,7 +120,7 @@ void print_limits(const App& app) {
                  config.engine.pbs.force_density);
   }
   if (!config.server.ssl_certfile.empty()) {
-    spdlog::info("TLS on HTTP; clients need {}",
+    spdlog::info("TLS on HTTP and gRPC; clients need {}",
                  config.server.ssl_ca_certs.empty() ? "no certificate" : "a certificate");
   }
   if (config.server.api_keys.empty()) {

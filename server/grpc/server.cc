@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/grpc/acceptor.h"
+#include "server/grpc/credentials.h"
 #include "server/grpc/service.h"
 
 namespace pbserve::server {
@@ -71,7 +72,7 @@ absl::Status GrpcServer::serve(App* app) {
   builder.RegisterCallbackGenericService(impl_->service.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   auto taker = builder.experimental().AddExternalConnectionAcceptor(
-      Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+      Builder::ExternalConnectionType::FROM_FD, make_credentials(app));
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
   return impl_->acceptor->start(std::move(taker), &impl_->service->connections(),
