@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/engine.h"
 #include "server/app.h"
 #include "server/config/command_line.h"
@@ -75,18 +76,37 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
   return loaded.get();
 }
 
-// The keys as the flags and files have them now. What is wrong changes nothing.
-void reload_keys(const CommandLine& line, App* app) {
+// What new connections get. gRPC is told at the start whether there is TLS, and whether clients
+// need a certificate: that stays.
+absl::StatusOr<std::shared_ptr<const TlsIdentity>> reload_tls(const ServerOptions& now,
+                                                              const ServerOptions& before) {
+  if (now.ssl_certfile.empty() != before.ssl_certfile.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat("server.ssl_certfile = ", now.ssl_certfile,
+                                                      ": TLS begins and ends with a restart"));
+  }
+  if (now.ssl_ca_certs.empty() != before.ssl_ca_certs.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("server.ssl_ca_certs = ", now.ssl_ca_certs,
+                     ": asking clients for certificates begins and ends with a restart"));
+  }
+  return load_tls_identity(now);
+}
+
+// The keys and the TLS files as they are now. What is wrong changes nothing.
+void reload(const CommandLine& line, App* app) {
   absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
   if (config.ok() && config->server.api_keys.empty() && !app->config.server.api_keys.empty()) {
     config = absl::FailedPreconditionError("no API key is left, and all would be let in");
   }
-  if (!config.ok()) {
-    spdlog::error("SIGHUP: the API keys stay as they are: {}",
-                  std::string(config.status().message()));
+  const auto tls = config.ok() ? reload_tls(config->server, app->config.server) : config.status();
+  if (!tls.ok()) {
+    spdlog::error("SIGHUP: the API keys stay as they are, and TLS too: {}",
+                  std::string(tls.status().message()));
     return;
   }
-  spdlog::info("SIGHUP: {} API keys", config->server.api_keys.size());
+  spdlog::info("SIGHUP: {} API keys{}", config->server.api_keys.size(),
+               *tls ? ", TLS files read anew" : "");
+  app->tls = *tls;
   app->auth.replace(std::move(config->server.api_keys));
 }
 
@@ -98,7 +118,7 @@ void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* 
       spdlog::info("{}: draining", strsignal(taken->number));
       return;
     }
-    reload_keys(line, app);
+    reload(line, app);
   }
 }
 
