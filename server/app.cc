@@ -30,11 +30,12 @@ ConnectionLimits http_limits(const ServerConfig& config) {
 }  // namespace
 
 App::App(engine::Engine* the_engine, const ServerConfig& the_config,
-         std::shared_ptr<SpanExporter> exporter)
+         std::shared_ptr<const TlsIdentity> the_tls, std::shared_ptr<SpanExporter> exporter)
     : engine(the_engine),
       config(in_force(the_config, *the_engine)),
       auth(the_config.server.keys, {.max_requests = the_config.server.max_requests_per_key,
                                     .max_tokens = the_config.server.max_tokens_per_key}),
+      tls(std::move(the_tls)),
       fingerprint(system_fingerprint(kVersion, the_engine->info().sparse_attention)),
       started_s(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())),
       metrics(std::make_shared<ServerMetrics>(the_engine->info().model_name,

@@ -2,6 +2,7 @@
 // in main and outlived by nothing that uses it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -14,17 +15,20 @@
 #include "server/http/connections.h"
 #include "server/readiness.h"
 #include "server/request_reports.h"
+#include "server/tls_identity.h"
 #include "server/worker_pool.h"
 
 namespace pbserve::server {
 
 struct App {
   App(engine::Engine* the_engine, const ServerConfig& the_config,
-      std::shared_ptr<SpanExporter> exporter);
+      std::shared_ptr<const TlsIdentity> the_tls, std::shared_ptr<SpanExporter> exporter);
 
   engine::Engine* const engine;
   const ServerConfig config;  // in force
   Auth auth;
+  // Of new connections; null: no TLS. SIGHUP replaces it.
+  std::atomic<std::shared_ptr<const TlsIdentity>> tls;
   const std::string fingerprint;
   const int64_t started_s;  // Unix time
   const std::shared_ptr<ServerMetrics> metrics;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/engine.h"
 #include "engine/host_memory.h"
 #include "server/app.h"
@@ -26,6 +27,7 @@
 #include "server/http/server.h"
 #include "server/log.h"
 #include "server/process_signals.h"
+#include "server/tls_identity.h"
 #include "server/tracing/span_exporter.h"
 #include "server/version.h"
 
@@ -54,18 +56,37 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
   return loaded.get();
 }
 
-// The keys as the flags and files have them now. What is wrong changes nothing.
-void reload_keys(const CommandLine& line, App* app) {
+// What new connections get. gRPC is told at the start whether there is TLS, and whether clients
+// need a certificate: that stays.
+absl::StatusOr<std::shared_ptr<const TlsIdentity>> reload_tls(const ServerOptions& now,
+                                                              const ServerOptions& before) {
+  if (now.ssl_certfile.empty() != before.ssl_certfile.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat("server.ssl_certfile = ", now.ssl_certfile,
+                                                      ": TLS begins and ends with a restart"));
+  }
+  if (now.ssl_ca_certs.empty() != before.ssl_ca_certs.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("server.ssl_ca_certs = ", now.ssl_ca_certs,
+                     ": asking clients for certificates begins and ends with a restart"));
+  }
+  return load_tls_identity(now);
+}
+
+// The keys and the TLS files as they are now. What is wrong changes nothing.
+void reload(const CommandLine& line, App* app) {
   absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
   if (config.ok() && config->server.keys.empty() && !app->config.server.keys.empty()) {
     config = absl::FailedPreconditionError("no API key is left, and all would be let in");
   }
-  if (!config.ok()) {
-    spdlog::error("SIGHUP: the API keys stay as they are: {}",
-                  std::string(config.status().message()));
+  const auto tls = config.ok() ? reload_tls(config->server, app->config.server) : config.status();
+  if (!tls.ok()) {
+    spdlog::error("SIGHUP: the API keys stay as they are, and TLS too: {}",
+                  std::string(tls.status().message()));
     return;
   }
-  spdlog::info("SIGHUP: {} API keys", config->server.keys.size());
+  spdlog::info("SIGHUP: {} API keys{}", config->server.keys.size(),
+               *tls ? ", TLS files read anew" : "");
+  app->tls = *tls;
   app->auth.replace(config->server.keys);
 }
 
@@ -77,7 +98,7 @@ void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* 
       spdlog::info("{}: draining", strsignal(taken->number));
       return;
     }
-    reload_keys(line, app);
+    reload(line, app);
   }
 }
 
@@ -98,6 +119,10 @@ void print_limits(const App& app) {
     spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
                  config.engine.pbs.force_density);
   }
+  if (!config.server.ssl_certfile.empty()) {
+    spdlog::info("TLS on HTTP and gRPC; clients need {}",
+                 config.server.ssl_ca_certs.empty() ? "no certificate" : "a certificate");
+  }
   if (config.server.keys.empty()) {
     const bool is_open = !is_loopback(config.server.host);
     spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
@@ -109,9 +134,10 @@ void print_example(const App& app, uint16_t port) {
   const ServerConfig& config = app.config;
   const std::string key = config.server.keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
   spdlog::info(
-      "try: curl http://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
+      "try: curl {}://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
       "-d '{{\"model\": \"{}\", \"prompt\": \"The ls command\", \"max_tokens\": 32}}'",
-      config.server.host, port, key, app.engine->info().model_name);
+      app.tls.load() ? "https" : "http", config.server.host, port, key,
+      app.engine->info().model_name);
 }
 
 // The fronts end here: their connections hold requests of the engine, which must still be there.
@@ -158,6 +184,7 @@ absl::StatusOr<std::shared_ptr<SpanExporter>> start_tracing(const ServerConfig& 
 
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const TlsIdentity> tls, load_tls_identity(config.server));
   RETURN_IF_ERROR(fit_connections(raise_descriptor_limit(), &config));
   RETURN_IF_ERROR(check_buffers_fit(engine::host_memory_limit(), config));
   ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> http, HttpServer::bind(config));
@@ -173,7 +200,7 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
   ASSIGN_OR_RETURN(std::shared_ptr<SpanExporter> span_exporter, start_tracing(config));
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
-  App app(engine.get(), config, std::move(span_exporter));
+  App app(engine.get(), config, tls, std::move(span_exporter));
   if (const absl::Status status = grpc ? grpc->serve(&app) : absl::OkStatus(); !status.ok()) {
     grpc->stop(0);  // while there is an app
     return status;

@@ -1,5 +1,5 @@
 // The signals the process answers to: SIGTERM and SIGINT end it, SIGHUP makes it read its keys
-// anew.
+// and TLS files anew.
 #pragma once
 
 #include <chrono>

@@ -104,6 +104,9 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
 void bind_server(ServerConfig* config, ConfigTable* table) {
   ServerOptions& server = config->server;
   table->add("server.host", &server.host);
+  table->add("server.ssl_certfile", &server.ssl_certfile);
+  table->add("server.ssl_keyfile", &server.ssl_keyfile);
+  table->add("server.ssl_ca_certs", &server.ssl_ca_certs);
   table->add("server.api_keys", &server.api_keys);
   table->add("server.api_key_file", &server.api_key_file);
   table->add_size("server.max_requests_per_key", &server.max_requests_per_key, {0, kMaxCount});

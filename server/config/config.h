@@ -22,7 +22,7 @@ struct HttpOptions {
   int64_t max_body_bytes = 64 << 20;
   int64_t max_header_bytes = 64 << 10;
   int32_t idle_timeout_s = 75;    // of a kept-alive connection between requests
-  int32_t header_timeout_s = 10;  // from the first byte of a request to the end of its header
+  int32_t header_timeout_s = 10;  // of a header, from its first byte; of a TLS handshake
   int32_t body_timeout_s = 120;
   int32_t write_timeout_s = 60;  // without progress, towards a client that does not read
   double sse_keep_alive_s = 15;  // a comment in every silence of this length; 0 = none
@@ -43,6 +43,11 @@ struct GrpcOptions {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
+  // TLS on the HTTP and the gRPC port; PEM files. Intermediate certificates stand behind the
+  // server's own. With ssl_ca_certs, every client must show a certificate of one of these.
+  std::string ssl_certfile;
+  std::string ssl_keyfile;
+  std::string ssl_ca_certs;
   std::vector<std::string> api_keys;  // see api_keys.h for how they are written
   std::string api_key_file;           // one key a line, besides api_keys
   std::vector<ApiKey> keys;  // filled by load_config() from all sources, the environment too;

@@ -1,7 +1,9 @@
 // The connections that gRPC has, seen through their descriptors: how many are open, which of them
 // are idle, and how much of messages that are not complete has come in. gRPC tells none of it; it
 // takes a message of any length once it is read, and when its own quota is over it ends calls at
-// random.
+// random. What comes in is counted as TCP has it: with HTTP/2's frames, and with TLS as ciphertext,
+// which adds some 30 bytes to each record of up to 16 KiB. Peers that send small records are
+// charged for what they send.
 #pragma once
 
 #include <atomic>

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "server/grpc/acceptor.h"
+#include "server/grpc/credentials.h"
 #include "server/grpc/service.h"
 
 namespace pbserve::server {
@@ -73,7 +74,7 @@ absl::Status GrpcServer::serve(App* app) {
   builder.RegisterCallbackGenericService(impl_->service.get());
   using Builder = grpc::ServerBuilder::experimental_type;
   auto taker = builder.experimental().AddExternalConnectionAcceptor(
-      Builder::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+      Builder::ExternalConnectionType::FROM_FD, make_credentials(app));
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr) return absl::InternalError("gRPC does not start");
   impl_->app = app;

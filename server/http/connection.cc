@@ -153,8 +153,11 @@ awaitable<bool> serve_exchange(HttpStream* stream, ConnectionContext* context,
 awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, ConnectionContext* context) {
   boost::system::error_code ignored;
   const std::string address = address_of(socket.remote_endpoint(ignored));
-  HttpStream stream(std::move(socket), context->app->config.http);
+  const std::shared_ptr<const TlsIdentity> tls = context->app->tls.load();
+  HttpStream stream(std::move(socket), context->app->config.http, tls ? tls->context : nullptr);
   HttpConnections::Scope connection(&context->app->http_connections, address, stream.closer());
+  connection.begin_wait();
+  if (!co_await stream.handshake()) co_return;
   while (true) {
     connection.begin_wait();
     const bool has_request = co_await stream.wait_for_request();

@@ -24,7 +24,7 @@ HttpConnections::Scope::~Scope() {
 
 void HttpConnections::Scope::begin_wait() {
   const std::lock_guard lock(all_->mutex_);
-  connection_.is_waiting = true;
+  if (std::exchange(connection_.is_waiting, true)) return;
   connection_.place = all_->waiting_.insert(all_->waiting_.end(), &connection_);
 }
 

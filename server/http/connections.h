@@ -39,7 +39,7 @@ class HttpConnections {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    // From the first call to the second it waits for a request.
+    // From the first call to the second it waits for a request, or for a handshake.
     void begin_wait();
     void end_wait();
 

@@ -13,25 +13,34 @@ using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kLooksPerLimit = 8;  // how finely a stall is timed
+// A handshake and a write are several operations of the socket. One cancel may fall between two of
+// them and end neither.
+constexpr auto kCancelPause = std::chrono::milliseconds(100);
 
 }  // namespace
 
-struct Deadline::State {
-  explicit State(tcp::socket* socket) : timer(socket->get_executor()) {}
+struct Deadline::State : std::enable_shared_from_this<Deadline::State> {
+  explicit State(tcp::socket* the_socket) : timer(the_socket->get_executor()), socket(the_socket) {}
+
+  void cancel_after(std::chrono::milliseconds time) {
+    timer.expires_after(time);
+    timer.async_wait([state = shared_from_this()](error_code error) {
+      if (error || state->is_over) return;
+      state->has_expired = true;
+      state->socket->cancel(error);
+      state->cancel_after(kCancelPause);
+    });
+  }
 
   boost::asio::steady_timer timer;
+  tcp::socket* const socket;
   bool is_over = false;  // the socket may be gone
   bool has_expired = false;
 };
 
 Deadline::Deadline(tcp::socket* socket, std::chrono::seconds limit)
     : state_(std::make_shared<State>(socket)) {
-  state_->timer.expires_after(limit);
-  state_->timer.async_wait([socket, state = state_](error_code error) {
-    if (error || state->is_over) return;
-    state->has_expired = true;
-    socket->cancel(error);
-  });
+  state_->cancel_after(limit);
 }
 
 Deadline::~Deadline() {
@@ -59,9 +68,9 @@ struct StallTimer::State : std::enable_shared_from_this<StallTimer::State> {
       last_progress = Clock::now();
     }
     has_looked = true;
-    if (Clock::now() - last_progress < limit) return look_later();
     error_code ignored;
-    socket->cancel(ignored);
+    if (Clock::now() - last_progress >= limit) socket->cancel(ignored);
+    look_later();
   }
 
   boost::asio::steady_timer timer;

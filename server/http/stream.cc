@@ -1,5 +1,7 @@
 #include "server/http/stream.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -18,6 +20,7 @@
 #include "server/api_error.h"
 #include "server/http/head.h"
 #include "server/http/socket_timers.h"
+#include "server/http/transport.h"
 
 namespace pbserve::server {
 namespace {
@@ -61,8 +64,12 @@ size_t buffer_limit(const HttpOptions& options) {
 }  // namespace
 
 struct HttpStream::Impl {
-  Impl(tcp::socket the_socket, const HttpOptions& the_options)
-      : socket(std::move(the_socket)), options(the_options), buffer(buffer_limit(the_options)) {}
+  Impl(tcp::socket the_socket, const HttpOptions& the_options,
+       std::shared_ptr<asio::ssl::context> tls)
+      : transport(std::move(the_socket), std::move(tls)),
+        socket(transport.socket()),
+        options(the_options),
+        buffer(buffer_limit(the_options)) {}
 
   // Lets the parser take what is there, and reads until it has taken something. Beast's own read
   // would throw what the parser throws (bad_alloc) into the thread; here it reaches the caller.
@@ -77,7 +84,7 @@ struct HttpStream::Impl {
         }
       }
       const auto [error, bytes] =
-          co_await socket.async_read_some(buffer.prepare(read_bytes), kTuple);
+          co_await transport.async_read_some(buffer.prepare(read_bytes), kTuple);
       buffer.commit(bytes);
       if (error) co_return error;
     }
@@ -95,27 +102,30 @@ struct HttpStream::Impl {
 
   template <class Buffers>
   awaitable<bool> write_raw(Buffers buffers, Answer written) {
-    return write([this, buffers] { return asio::async_write(socket, buffers, kTuple); }, written);
+    return write([this, buffers] { return asio::async_write(transport, buffers, kTuple); },
+                 written);
   }
 
   int64_t buffer_bytes_to_charge() const {
     return std::max<int64_t>(static_cast<int64_t>(buffer.capacity()) - kFreeBufferBytes, 0);
   }
 
-  tcp::socket socket;
+  Transport transport;
+  tcp::socket& socket;  // the transport's
   const HttpOptions& options;
   beast::flat_buffer buffer;
   std::optional<http::request_parser<http::string_body>> parser;
   HttpHeaders headers;           // of every answer to this request
   ByteBudget::Lease read_ahead;  // what the buffer holds while an answer is made
   Answer answer = Answer::kNone;
-  bool waits_for_request = false;
+  bool is_idle = false;        // in the handshake, or waiting for a request
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
   bool has_discarded = false;  // what the peer pipelined is not whole any more
 };
 
-HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options)
-    : impl_(std::make_shared<Impl>(std::move(socket), options)) {
+HttpStream::HttpStream(asio::ip::tcp::socket socket, const HttpOptions& options,
+                       std::shared_ptr<asio::ssl::context> tls)
+    : impl_(std::make_shared<Impl>(std::move(socket), options, std::move(tls))) {
   error_code ignored;
   impl_->socket.set_option(tcp::no_delay(true), ignored);
   impl_->socket.set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
@@ -128,10 +138,10 @@ awaitable<bool> HttpStream::wait_for_request() {
   if (impl.buffer.size() > 0) co_return true;
   impl.buffer.shrink_to_fit();  // nothing, while nobody knows for how long
   const Deadline deadline(&impl.socket, seconds(impl.options.idle_timeout_s));
-  impl.waits_for_request = true;
+  impl.is_idle = true;
   const auto [error, bytes] =
-      co_await impl.socket.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
-  impl.waits_for_request = false;
+      co_await impl.transport.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
+  impl.is_idle = false;
   impl.buffer.commit(bytes);
   co_return !error;
 }
@@ -141,9 +151,22 @@ std::function<void()> HttpStream::closer() const {
     asio::post(executor, [weak] {
       const auto impl = weak.lock();
       error_code ignored;
-      if (impl && impl->waits_for_request) impl->socket.close(ignored);
+      if (impl && impl->is_idle) impl->socket.close(ignored);
     });
   };
+}
+
+awaitable<bool> HttpStream::handshake() {
+  Impl& impl = *impl_;
+  const Deadline deadline(&impl.socket, seconds(impl.options.header_timeout_s));
+  impl.is_idle = true;
+  const error_code error = co_await impl.transport.handshake();
+  impl.is_idle = false;
+  if (!error) co_return true;
+  // Not louder: anybody can cause thousands.
+  spdlog::debug("TLS handshake failed: {}", error.message());
+  if (!deadline.has_expired()) co_await close_politely();  // what is wrong has been told the peer
+  co_return false;
 }
 
 awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
@@ -218,13 +241,13 @@ awaitable<bool> HttpStream::write_reply(HttpReply reply, bool keep_alive) {
   response.body() = std::move(reply.body);
   if (!is_empty) response.prepare_payload();
   if (!impl.parser || impl.parser->get().method() != http::verb::head) {
-    co_return co_await impl.write([&] { return http::async_write(impl.socket, response, kTuple); },
-                                  Answer::kOver);
+    co_return co_await impl.write(
+        [&] { return http::async_write(impl.transport, response, kTuple); }, Answer::kOver);
   }
   // The length of the body that GET would get, and no body.
   http::response_serializer<http::string_body> serializer(response);
   co_return co_await impl.write(
-      [&] { return http::async_write_header(impl.socket, serializer, kTuple); }, Answer::kOver);
+      [&] { return http::async_write_header(impl.transport, serializer, kTuple); }, Answer::kOver);
 }
 
 awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive) {
@@ -242,7 +265,8 @@ awaitable<bool> HttpStream::begin_events(std::string request_id, bool keep_alive
   response.chunked(impl.is_chunked);
   http::response_serializer<http::empty_body> serializer(response);
   co_return co_await impl.write(
-      [&] { return http::async_write_header(impl.socket, serializer, kTuple); }, Answer::kEvents);
+      [&] { return http::async_write_header(impl.transport, serializer, kTuple); },
+      Answer::kEvents);
 }
 
 awaitable<bool> HttpStream::write_events(absl::string_view events) {
@@ -273,7 +297,7 @@ awaitable<bool> HttpStream::wait_for_disconnect() {
       impl.has_discarded = true;
     }
     const auto [read_error, bytes] =
-        co_await impl.socket.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
+        co_await impl.transport.async_read_some(impl.buffer.prepare(kHeadReadBytes), kTuple);
     impl.buffer.commit(bytes);
     error = read_error;
   }
@@ -282,10 +306,10 @@ awaitable<bool> HttpStream::wait_for_disconnect() {
 
 awaitable<void> HttpStream::close_politely() {
   Impl& impl = *impl_;
-  error_code error;
-  impl.socket.shutdown(tcp::socket::shutdown_send, error);
-  std::string sink(64 << 10, '\0');
   const Deadline deadline(&impl.socket, kLingerTime);
+  co_await impl.transport.end_sending();
+  error_code error;
+  std::string sink(64 << 10, '\0');
   while (!error && !deadline.has_expired()) {
     const auto [read_error, bytes] =
         co_await impl.socket.async_read_some(asio::buffer(sink), kTuple);

@@ -15,19 +15,29 @@
 #include "server/config/config.h"
 #include "server/http/message.h"
 
+namespace boost::asio::ssl {
+class context;
+}
+
 namespace pbserve::server {
 
 class HttpStream {
  public:
-  HttpStream(boost::asio::ip::tcp::socket socket, const HttpOptions& options);
+  // `tls` null: plain HTTP.
+  HttpStream(boost::asio::ip::tcp::socket socket, const HttpOptions& options,
+             std::shared_ptr<boost::asio::ssl::context> tls = nullptr);
   ~HttpStream();
   HttpStream(const HttpStream&) = delete;
   HttpStream& operator=(const HttpStream&) = delete;
 
+  // With TLS, before anything else; within header_timeout_s. False: the connection is over.
+  boost::asio::awaitable<bool> handshake();
+
   // Until a byte of the next request is there. False: the peer left, was idle for too long, or the
   // closer was called.
   boost::asio::awaitable<bool> wait_for_request();
-  // Ends that wait, and nothing else. From any thread, also when the stream is gone.
+  // Ends handshake() and that wait, and nothing else. From any thread, also when the stream is
+  // gone.
   std::function<void()> closer() const;
 
   // The next request without its body. kCancelled: the peer left; every other error can be

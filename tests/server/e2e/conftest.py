@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from server_process import ROOT, Server
+from tls_files import Authority
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,20 @@ def stubs(tmp_path_factory):
     assert code == 0
     sys.path.insert(0, str(out))
     return importlib.import_module("inference_pb2"), importlib.import_module("inference_pb2_grpc")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tls"), "ours")
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory):
+    """One that no server knows."""
+    return Authority(tmp_path_factory.mktemp("foreign"), "foreign")
+
+
+@pytest.fixture(scope="session")
+def pair(authority):
+    """A server's certificate and key."""
+    return authority.issue("server")
