@@ -6,20 +6,17 @@
 #include <cstring>
 #include <future>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "engine/engine.h"
 #include "engine/host_memory.h"
 #include "server/app.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
 #include "server/config/descriptor_limit.h"
-#include "server/config/host_address.h"
 #include "server/config/memory_limit.h"
 #include "server/config/model_folder.h"
 #include "server/grpc/server.h"
@@ -27,6 +24,8 @@
 #include "server/http/server.h"
 #include "server/log.h"
 #include "server/process_signals.h"
+#include "server/reload.h"
+#include "server/start_lines.h"
 #include "server/tls_identity.h"
 #include "server/tracing/span_exporter.h"
 #include "server/version.h"
@@ -56,40 +55,6 @@ absl::StatusOr<std::unique_ptr<engine::Engine>> load_engine(const engine::Engine
   return loaded.get();
 }
 
-// What new connections get. gRPC is told at the start whether there is TLS, and whether clients
-// need a certificate: that stays.
-absl::StatusOr<std::shared_ptr<const TlsIdentity>> reload_tls(const ServerOptions& now,
-                                                              const ServerOptions& before) {
-  if (now.ssl_certfile.empty() != before.ssl_certfile.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat("server.ssl_certfile = ", now.ssl_certfile,
-                                                      ": TLS begins and ends with a restart"));
-  }
-  if (now.ssl_ca_certs.empty() != before.ssl_ca_certs.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("server.ssl_ca_certs = ", now.ssl_ca_certs,
-                     ": asking clients for certificates begins and ends with a restart"));
-  }
-  return load_tls_identity(now);
-}
-
-// The keys and the TLS files as they are now. What is wrong changes nothing.
-void reload(const CommandLine& line, App* app) {
-  absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
-  if (config.ok() && config->server.keys.empty() && !app->config.server.keys.empty()) {
-    config = absl::FailedPreconditionError("no API key is left, and all would be let in");
-  }
-  const auto tls = config.ok() ? reload_tls(config->server, app->config.server) : config.status();
-  if (!tls.ok()) {
-    spdlog::error("SIGHUP: the API keys stay as they are, and TLS too: {}",
-                  std::string(tls.status().message()));
-    return;
-  }
-  spdlog::info("SIGHUP: {} API keys{}", config->server.keys.size(),
-               *tls ? ", TLS files read anew" : "");
-  app->tls = *tls;
-  app->auth.replace(config->server.keys);
-}
-
 void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* app) {
   while (true) {
     const auto taken = signals.wait_for(std::chrono::hours(1));
@@ -100,44 +65,6 @@ void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* 
     }
     reload(line, app);
   }
-}
-
-void print_limits(const App& app) {
-  const engine::EngineInfo& info = app.engine->info();
-  const ServerConfig& config = app.config;
-  spdlog::info("config: {}", dump_json(effective_config(config)));
-  spdlog::info("model {} ({}, {}) on {}", info.model_name, info.architecture, info.dtype,
-               info.device);
-  spdlog::info("context of {} tokens, limited by {}; KV cache of {} pages of {} tokens = {} tokens",
-               info.max_model_len, info.max_model_len_limit, info.num_pages, info.page_size,
-               info.num_pages * info.page_size);
-  spdlog::info("{} requests decode together, {} may wait; bodies up to {} bytes",
-               config.engine.scheduler.max_num_seqs, config.engine.scheduler.max_num_queued_reqs,
-               config.http.max_body_bytes);
-  spdlog::info("sparse attention: {}", info.sparse_attention);
-  if (config.engine.pbs.force_density > 0) {
-    spdlog::warn("--force-density {}: blocks are drawn and not chosen; answers mean nothing",
-                 config.engine.pbs.force_density);
-  }
-  if (!config.server.ssl_certfile.empty()) {
-    spdlog::info("TLS on HTTP and gRPC; clients need {}",
-                 config.server.ssl_ca_certs.empty() ? "no certificate" : "a certificate");
-  }
-  if (config.server.keys.empty()) {
-    const bool is_open = !is_loopback(config.server.host);
-    spdlog::log(is_open ? spdlog::level::warn : spdlog::level::info,
-                "no API key is set: everybody who can connect to {} may call", config.server.host);
-  }
-}
-
-void print_example(const App& app, uint16_t port) {
-  const ServerConfig& config = app.config;
-  const std::string key = config.server.keys.empty() ? "" : " -H 'Authorization: Bearer <key>'";
-  spdlog::info(
-      "try: curl {}://{}:{}/v1/completions{} -H 'Content-Type: application/json' "
-      "-d '{{\"model\": \"{}\", \"prompt\": \"The ls command\", \"max_tokens\": 32}}'",
-      app.tls.load() ? "https" : "http", config.server.host, port, key,
-      app.engine->info().model_name);
 }
 
 // The fronts end here: their connections hold requests of the engine, which must still be there.
@@ -205,14 +132,15 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
     grpc->stop(0);  // while there is an app
     return status;
   }
-  print_limits(app);
+  log_limits(app);
   if (const absl::Status status = http->serve(&app); !status.ok()) {
     if (grpc) grpc->stop(0);  // while there is an engine
     return status;
   }
-  spdlog::info("HTTP on {}:{}", config.server.host, http->port());
+  spdlog::info("HTTP on {}:{}{}", config.server.host, http->port(),
+               config.server.ssl_certfile.empty() ? "" : " (https)");
   if (grpc) spdlog::info("gRPC on {}:{}", config.server.host, grpc->port());
-  print_example(app, http->port());
+  log_example(app, http->port());
   if (admin) admin->set_app(&app);
   wait_for_stop(signals, line, &app);
   shut_down(&app, std::move(http), std::move(grpc), signals);

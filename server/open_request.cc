@@ -18,6 +18,14 @@ std::optional<Clock::time_point> after(const std::optional<Clock::time_point>& b
   return *begin + std::chrono::duration_cast<Clock::duration>(duration);
 }
 
+// Why a request ended whose answer nobody has written: what the engine or the channel says, if it
+// was cut off, or else its client left.
+absl::Status unanswered(const std::optional<engine::Completion>& completion) {
+  const bool was_cut_off =
+      completion && !completion->status.ok() && !absl::IsCancelled(completion->status);
+  return was_cut_off ? completion->status : absl::CancelledError("the client left");
+}
+
 }  // namespace
 
 OpenRequest::OpenRequest(std::shared_ptr<RequestReports> reports, std::string client_address)
@@ -29,8 +37,7 @@ OpenRequest::OpenRequest(std::shared_ptr<RequestReports> reports, std::string cl
 
 OpenRequest::~OpenRequest() {
   try {
-    // Nobody was there to give an answer to.
-    if (record.status == 0) fail(absl::CancelledError("the client left"));
+    if (record.status == 0) fail(unanswered(completion_));
     record.id = id_;
     record.ended = Clock::now();
     if (completion_) {

@@ -160,10 +160,9 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
   if (!co_await stream.handshake()) co_return;
   while (true) {
     connection.begin_wait();
-    const bool has_request = co_await stream.wait_for_request();
-    connection.end_wait();
-    if (!has_request) co_return;
+    if (!co_await stream.wait_for_request()) co_return;
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
+    connection.end_wait();  // a byte now and then is no request yet
     if (absl::IsCancelled(request.status())) co_return;
     auto open = std::make_shared<OpenRequest>(context->app->reports, address);
     const bool may_stay =

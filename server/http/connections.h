@@ -39,7 +39,8 @@ class HttpConnections {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    // From the first call to the second it waits for a request, or for a handshake.
+    // From the first call to the second it waits for a request: for its handshake, its first byte,
+    // or the rest of its header.
     void begin_wait();
     void end_wait();
 

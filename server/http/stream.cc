@@ -118,7 +118,7 @@ struct HttpStream::Impl {
   HttpHeaders headers;           // of every answer to this request
   ByteBudget::Lease read_ahead;  // what the buffer holds while an answer is made
   Answer answer = Answer::kNone;
-  bool is_idle = false;        // in the handshake, or waiting for a request
+  bool is_idle = false;        // no request is there yet, or not all of its header
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
   bool has_discarded = false;  // what the peer pipelined is not whole any more
 };
@@ -180,7 +180,9 @@ awaitable<absl::StatusOr<HttpRequest>> HttpStream::read_header() {
   impl.parser->body_limit(static_cast<uint64_t>(impl.options.max_body_bytes));
   const Deadline deadline(&impl.socket, seconds(impl.options.header_timeout_s));
   while (!impl.parser->is_header_done()) {
+    impl.is_idle = true;
     const error_code error = co_await impl.advance(kHeadReadBytes);
+    impl.is_idle = false;
     if (deadline.has_expired()) {
       co_return read_timeout("request header", impl.options.header_timeout_s);
     }

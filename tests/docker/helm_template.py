@@ -1,4 +1,4 @@
-"""Renders the chart as far as its templates go: values, if, range, and the filters quote and
+"""Renders the chart as far as its templates go: values, if, or, range, and the filters quote and
 toJson. It stands in for helm, which no package brings; anything else in a template is an error."""
 
 import json
@@ -67,6 +67,8 @@ def _value(expression, dot, root):
     path, *filters = [part.strip() for part in expression.split("|")]
     if path == ".":
         value = dot
+    elif path.startswith("or "):
+        value = next((value for word in path.split()[1:] if (value := _value(word, dot, root))), "")
     elif re.fullmatch(r"(\.\w+)+", path):
         value = root
         for name in path[1:].split("."):

@@ -63,7 +63,8 @@ def test_default_values_give_a_deployment_and_a_service(default):
 
 
 EVERYTHING = {"model__claim": "weights", "model__servedName": "m", "extraArgs": ["--set", "a=b"],
-              "apiKeysSecret": "s", "imagePullSecrets": [{"name": "r"}], "gpus": 0,
+              "apiKeysSecret": "s", "tlsSecret": "t", "tlsClientCa": True,
+              "imagePullSecrets": [{"name": "r"}], "gpus": 0,
               "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"}, "tolerations": []}
 
 
@@ -140,7 +141,8 @@ def test_the_gpu_and_the_device_go_together(default):
 
 
 def test_flags_are_ones_that_the_program_knows():
-    objects = render(model__servedName="m", extraArgs=["--strict-params", "--set", "pbs.span=0"])
+    objects = render(model__servedName="m", tlsSecret="t", tlsClientCa=True,
+                     extraArgs=["--strict-params", "--set", "pbs.span=0"])
     text = subprocess.run([os.environ["PBSERVE_BINARY"], "--help"], capture_output=True, text=True,
                           check=True).stdout
     known = set(re.findall(r"(?:^\s+|,)(--[\w-]+)", text, re.MULTILINE))
@@ -166,6 +168,18 @@ def test_a_model_comes_from_a_claim():
     assert any(arg.startswith(f"--model={mount['mountPath']}/")
                for arg in spec["containers"][0]["args"])
     assert "volumes" not in pod(render())["spec"]
+
+
+def test_tls_comes_from_a_secret():
+    spec = pod(render(tlsSecret="llm-tls", tlsClientCa=True))["spec"]
+    (mount,) = spec["containers"][0]["volumeMounts"]
+    (volume,) = spec["volumes"]
+    assert volume["secret"] == {"secretName": "llm-tls"} and mount["name"] == volume["name"]
+    files = {arg.split("=")[0]: arg.split("=")[1] for arg in spec["containers"][0]["args"]
+             if arg.startswith("--ssl-")}
+    assert files == {"--ssl-certfile": f"{mount['mountPath']}/tls.crt",
+                     "--ssl-keyfile": f"{mount['mountPath']}/tls.key",
+                     "--ssl-ca-certs": f"{mount['mountPath']}/ca.crt"}
 
 
 def test_the_container_is_confined(default):
@@ -194,3 +208,5 @@ def test_the_renderer_renders():
            "\n{{- range .Values.c }}\n- {{ . }}\n{{- end }}\n"
     context = {"Values": {"a": 1, "b": [], "c": ["x", "y"]}}
     assert helm_template.render(text, context) == 'a: "1"\n- x\n- y\n'
+    either = "{{ if or .Values.b .Values.a }}yes{{ end }}{{ if or .Values.b .Values.b }}no{{ end }}"
+    assert helm_template.render(either, context) == "yes"

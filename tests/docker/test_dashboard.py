@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import grpc
 import pytest
 import requests
 import yaml
@@ -24,6 +25,8 @@ def series():
     with Server() as running:
         running.complete("The ls command", max_tokens=4)
         running.post("/v1/completions", {"prompt": "x", "max_tokens": 10**9})  # refused
+        with grpc.insecure_channel(running.grpc_address) as channel:
+            channel.unary_unary("/pbserve.v1.Inference/GetLoad")(b"", timeout=30)
         text = requests.get(running.url + "/metrics", timeout=30).text
     found = {}
     for name, labels in re.findall(r"^([\w:]+)(?:\{(.*)\})? ", text, re.MULTILINE):
@@ -33,14 +36,15 @@ def series():
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_names_series_and_labels_that_exist(query, series):
-    selectors = re.findall(r"(pbserve:\w+)\{([^}]*)\}", query)
+    selectors = re.findall(r"((?:pbserve:|http_|grpc_)\w+)\{([^}]*)\}", query)
     assert selectors
     for name, matchers in selectors:
         assert name in series, name
         labels = re.findall(r'(\w+)(=~?)"([^"]*)"', matchers)
         for label, operator, value in labels:
-            wanted = f'{label}="' + (f'{value}"' if operator == "=" else "")
-            assert any(wanted in line for line in series[name]), (name, wanted)
+            pattern = f'{label}="' + (f'{value}"' if operator == "=" or "$" not in value else "")
+            pattern = re.escape(pattern) if operator == "=" else pattern
+            assert any(re.search(pattern, line) for line in series[name]), (name, pattern)
     for label in re.findall(r"by \((\w+)\)", query):
         assert label == "le" or any(
             f'{label}="' in line for name, _ in selectors for line in series[name]), label
@@ -58,7 +62,7 @@ def test_compose_names_what_prometheus_and_grafana_ask():
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     (job,) = yaml.safe_load((DOCKER / "prometheus.yaml").read_text())["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]
-    assert target == "pbserve:8000" and "pbserve" in services
+    assert target == "pbserve:9000" and "pbserve" in services
     (source,) = yaml.safe_load(
         (DOCKER / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090" and "prometheus" in services

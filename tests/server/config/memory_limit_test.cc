@@ -25,6 +25,8 @@ TEST(MemoryLimit, WhatDoesNotFitIsRefusedByName) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("do not fit into RLIMIT_X = 1179647999"));
   config.grpc.enabled = false;
   EXPECT_TRUE(check_buffers_fit({.bytes = needed - connections / 2, .name = "x"}, config).ok());
+  config.server.ssl_certfile = "server.pem";  // takes memory of its own for each connection
+  EXPECT_FALSE(check_buffers_fit({.bytes = needed - connections / 2, .name = "x"}, config).ok());
 }
 
 TEST(MemoryLimit, IsKnown) {

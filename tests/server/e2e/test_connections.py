@@ -63,12 +63,15 @@ def check_grpc(server):
 CHECKS = {"HTTP": check_http, "gRPC": check_grpc}
 
 
-@pytest.mark.parametrize("port", ["HTTP", "gRPC"])
-def test_idle_connections_make_room(port):
+@pytest.mark.parametrize("port, sent", [("HTTP", b""), ("HTTP", b"GET /v1"), ("gRPC", b"")])
+def test_idle_connections_make_room(port, sent):
     with Server(*LIMITS) as server:
         CHECKS[port](server)
         before = num_descriptors(server)
         with connections(server, port, 200) as held:
+            for connection in held:
+                with contextlib.suppress(ConnectionError):  # closed by now
+                    connection.sendall(sent)
             wait_until(lambda: num_descriptors(server) <= before + 10)
             for _ in range(5):
                 CHECKS[port](server)

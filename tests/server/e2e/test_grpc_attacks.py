@@ -159,7 +159,7 @@ def test_messages_being_received_share_one_budget(locked, stubs):
         assert all(is_ended for _, is_ended in results), results
         assert memory.peak < 200
         memory.wait_until_back(60)
-    assert "what is being received finds no room" in locked.read_log()
+    locked.wait_for_log("what is being received finds no room")
     assert "server.max_buffered_bytes = 67108864" in locked.read_log()
     honest.stop()
 

@@ -3,6 +3,7 @@
 PBSERVE_OPENAPI_EXAMPLES: requests that are made up for each operation; the default is small.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -14,7 +15,8 @@ import pytest
 import requests
 
 import openapi_rules
-from server_process import Server
+from raw_http import RawConnection
+from server_process import Server, wait_until
 
 HERE = pathlib.Path(__file__).parent
 EXAMPLES = os.environ.get("PBSERVE_OPENAPI_EXAMPLES", "10")
@@ -91,11 +93,24 @@ def test_a_whole_answer_is_described(keyed, document, path, body):
     assert not answers.is_valid(reply.json() | {"unheard_of": 1})
 
 
+@contextlib.contextmanager
+def half_a_body(server, num_bytes):
+    """All but its last byte."""
+    with RawConnection(server) as connection:
+        connection.send("POST /tokenize HTTP/1.1\r\nHost: x\r\n"
+                        f"Content-Length: {num_bytes}\r\n\r\n")
+        connection.send(b" " * (num_bytes - 1))
+        yield
+
+
 @pytest.mark.parametrize("num_bytes, status", [(5000, 413), (2000, 429)])
 def test_an_error_that_no_example_brings_about_is_described(document, num_bytes, status):
-    with Server("--set", "http.max_body_bytes=4096",
-                "--set", "http.max_buffered_body_bytes=1024") as server:
-        reply = requests.post(server.url + "/tokenize", data=b" " * num_bytes, timeout=30)
+    with Server("--set", "http.max_body_bytes=4096", "--set", "grpc.max_message_bytes=4096",
+                "--set", "server.max_buffered_bytes=4096") as server, half_a_body(server, 4000):
+        def post():
+            return requests.post(server.url + "/tokenize", data=b" " * num_bytes, timeout=30)
+        wait_until(lambda: post().status_code == status)
+        reply = post()
     assert reply.status_code == status
     validator(document, {"$ref": "#/components/schemas/Error"}).validate(reply.json())
     assert f"Error{status}" in document["paths"]["/tokenize"]["post"]["responses"][str(status)][

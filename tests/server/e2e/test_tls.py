@@ -12,7 +12,7 @@ import requests
 
 from process_memory import assert_rss_returns, rss_bytes
 from raw_http import RawConnection
-from server_process import BINARY, ROOT, run_in_threads, wait_until
+from server_process import BINARY, ROOT, run_in_threads
 from tls_files import HalfTls, TlsServer, client_context, openssl
 
 ENDLESS = {"max_tokens": 30000, "ignore_eos": True}
@@ -53,6 +53,7 @@ def test_answers_and_streams_as_without_tls(server, secure):
     events = stream_events(secure, max_tokens=50, ignore_eos=True)
     assert events[-1] == b"data: [DONE]" and len(events) > 2
     assert "try: curl https://127.0.0.1" in secure.read_log()
+    assert f"HTTP on 127.0.0.1:{secure.port} (https)" in secure.read_log()
     assert secure.post("/tokenize", {"prompt": "x" * (4 << 20)}).status_code in (200, 400)
 
 
@@ -137,24 +138,6 @@ def test_a_slow_handshake_is_cut_off(secure, authority, is_trickling):
                 received = b""
         assert received == b""
     assert time.monotonic() - begin > 1.5  # header_timeout_s = 2
-
-
-def test_a_handshake_counts_as_a_connection(authority, pair):
-    with TlsServer(*pair.flags(), "--set", "http.max_connections=4", "--set",
-                   "http.header_timeout_s=60") as server:
-        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
-        wait_until(lambda: is_refused(server, authority))
-        for connection in silent:
-            connection.close()
-        wait_until(lambda: not is_refused(server, authority))
-
-
-def is_refused(server, authority):
-    try:
-        HalfTls(server.port, client_context(authority)).close()
-        return False
-    except (ConnectionError, ssl.SSLError):
-        return True
 
 
 def test_a_close_notify_is_a_half_close(secure, authority):

@@ -46,8 +46,8 @@ def assert_refused(channel, stubs):
 def secure(authority, pair):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
-        with TlsServer(*pair.flags(), "--set", "grpc.max_message_bytes=4194304", "--set",
-                       "grpc.max_buffered_message_bytes=4194304") as running:
+        with TlsServer(*pair.flags(), "--set", "grpc.max_message_bytes=4194304",
+                       "--max-body-bytes", "4M", "--set", "server.max_buffered_bytes=4M") as running:
             yield running
 
 
