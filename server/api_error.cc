@@ -88,14 +88,16 @@ absl::Status with_retry_after(absl::Status status, double seconds) {
 }
 
 absl::Status out_of_memory() {
-  return http_only(absl::StatusCode::kResourceExhausted, 503,
-                   "the server has no memory for this request: send less, or try again later");
+  return with(http_only(absl::StatusCode::kResourceExhausted, 503,
+                        "the server has no memory for this request: send less, or try again later"),
+              kCode, "out_of_memory");
 }
 
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
-  return absl::ResourceExhaustedError(
+  absl::Status status = absl::ResourceExhaustedError(
       absl::StrCat(what, " finds no room: bodies, messages and unread responses take up ",
                    "server.max_buffered_bytes = ", limit_bytes, "; try again later"));
+  return with(std::move(status), kCode, "buffers_full");
 }
 
 absl::Status client_left() {
@@ -226,11 +228,11 @@ std::string error_reason(const absl::Status& status) {
     case 431:
       return "too_large";
     case 429:
-      return "overloaded";
+      return "queue_full";
     case kClientClosedRequest:
       return "client_left";
     case 503:
-      return "unavailable";
+      return "draining";
     default:
       return http_status(status) < 500 ? "invalid" : "internal";
   }

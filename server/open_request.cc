@@ -28,8 +28,10 @@ absl::Status unanswered(const std::optional<engine::Completion>& completion) {
 
 }  // namespace
 
-OpenRequest::OpenRequest(std::shared_ptr<RequestReports> reports, std::string client_address)
+OpenRequest::OpenRequest(Transport transport, std::shared_ptr<RequestReports> reports,
+                         std::string client_address)
     : id_(make_request_id()), reports_(std::move(reports)) {
+  record.transport = transport;
   record.caller.address = std::move(client_address);
   record.arrived_at = std::chrono::system_clock::now();
   record.arrived = Clock::now();

@@ -17,7 +17,8 @@ namespace pbserve::server {
 class OpenRequest {
  public:
   // Arrives now, under a made-up id.
-  OpenRequest(std::shared_ptr<RequestReports> reports, std::string client_address);
+  OpenRequest(Transport transport, std::shared_ptr<RequestReports> reports,
+              std::string client_address);
   ~OpenRequest();
   OpenRequest(const OpenRequest&) = delete;
   OpenRequest& operator=(const OpenRequest&) = delete;

@@ -13,17 +13,21 @@
 
 namespace pbserve::server {
 
+enum class Transport : uint8_t { kHttp, kGrpc };
+
 struct RequestRecord {
   using Clock = std::chrono::steady_clock;
 
   std::string id;
   std::optional<TraceContext> trace;  // the caller's; one of ours if spans are exported
   Caller caller;
+  Transport transport = Transport::kHttp;
   std::string method;  // of HTTP; empty for gRPC
   std::string route;   // the path as the client wrote it, without the query, or the gRPC method
   std::string
       handler;  // what serves it, by the table of routes or methods; empty where nothing does
   bool is_probe = false;
+  bool generates = false;  // what serves it goes through the engine's queue
 
   std::chrono::system_clock::time_point arrived_at;
   Clock::time_point arrived;                   // its head, or its metadata, is there
@@ -41,5 +45,8 @@ struct RequestRecord {
   std::string error_reason;                      // the same in a word, for machines
   std::optional<engine::Completion> completion;  // of a request that the engine has taken
 };
+
+// Its method, if HTTP has one of that name, or "other": a client may send any word.
+std::string known_method(const RequestRecord& record);
 
 }  // namespace pbserve::server

@@ -5,6 +5,16 @@
 #include "server/tracing/request_spans.h"
 
 namespace pbserve::server {
+namespace {
+
+// Whoever has no key, or asks for what does not exist, fills no collector.
+bool has_spans(const RequestRecord& record) {
+  const bool is_known =
+      !record.handler.empty() && record.code != absl::StatusCode::kUnauthenticated;
+  return is_known && !record.is_probe && record.trace && record.trace->is_sampled;
+}
+
+}  // namespace
 
 RequestReports::RequestReports(const RequestLogOptions& log, std::shared_ptr<ServerMetrics> metrics,
                                std::shared_ptr<SpanExporter> exporter)
@@ -18,8 +28,7 @@ std::optional<TraceContext> RequestReports::trace_of(absl::string_view tracepare
 void RequestReports::tell(const RequestRecord& record) {
   log_.write(record);
   metrics_->observe(record);
-  const bool has_spans = exporter_ && record.trace && record.trace->is_sampled && !record.is_probe;
-  if (has_spans) exporter_->add(spans_of(record));
+  if (exporter_ && has_spans(record)) exporter_->add(spans_of(record));
 }
 
 }  // namespace pbserve::server

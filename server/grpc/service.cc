@@ -226,12 +226,13 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const Method* method = find_method(call->method());
   if (!limits.reflection && absl::StartsWith(call->method(), "/grpc.reflection.")) method = nullptr;
   OpenCount& count = method == nullptr ? context_.calls : context_.*method->count;
-  const auto request =
-      std::make_shared<OpenRequest>(context_.app->reports, address_of_peer(call->peer()));
+  const auto request = std::make_shared<OpenRequest>(Transport::kGrpc, context_.app->reports,
+                                                     address_of_peer(call->peer()));
   RequestRecord& record = request->record;
   record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
   record.handler = std::string(method != nullptr ? method->path.substr(1) : "");
   record.is_probe = method != nullptr && method->is_open;
+  record.generates = method != nullptr && method->is_queued;
   record.trace = request->reports().trace_of(metadata(*call, "traceparent"));
   const absl::Status status = admit(*context_.app, *call, method, count, request.get());
   if (!status.ok()) {

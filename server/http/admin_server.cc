@@ -9,12 +9,11 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/http/connections.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
 #include "server/listener.h"
-#include "server/open_count.h"
 #include "server/run_io.h"
 
 namespace pbserve::server {
@@ -23,7 +22,7 @@ namespace {
 namespace asio = boost::asio;
 using asio::awaitable;
 
-constexpr int64_t kConnectionsMax = 64;
+constexpr ConnectionLimits kLimits{.key = "connections of the admin port", .in_all = 64};
 
 // Probes send no bodies, and a scraper keeps its connection for the next time.
 HttpOptions admin_options() {
@@ -50,7 +49,7 @@ struct AdminServer::Impl {
 
   const HttpOptions options = admin_options();
   std::atomic<App*> app = nullptr;
-  OpenCount connections;  // outlives the coroutines, which io destroys
+  HttpConnections connections{kLimits};  // outlives the coroutines, which io destroys
   asio::io_context io{1};
   Listener listener;
   std::jthread thread;
@@ -66,16 +65,22 @@ HttpReply AdminServer::Impl::answer(const HttpRequest& request) const {
 }
 
 awaitable<void> AdminServer::Impl::serve(asio::ip::tcp::socket socket) {
-  const OpenCount::Scope open_connection(&connections);
+  boost::system::error_code ignored;
+  std::string address = address_of(socket.remote_endpoint(ignored));
   HttpStream stream(std::move(socket), options);
+  HttpConnections::Scope connection(&connections, std::move(address), stream.closer());
   while (true) {
+    connection.begin_wait();
     if (!co_await stream.wait_for_request()) co_return;
     const absl::StatusOr<HttpRequest> request = co_await stream.read_header();
+    connection.end_wait();
     if (absl::IsCancelled(request.status())) co_return;
     HttpReply reply = request.ok() ? answer(*request) : to_http_reply(request.status());
     const bool may_stay = request.ok() && !request->has_body && stream.keep_alive();
     const bool is_written = co_await stream.write_reply(std::move(reply), may_stay);
-    if (!is_written || !may_stay) co_return co_await stream.close_politely();
+    if (is_written && may_stay) continue;
+    connection.begin_wait();
+    co_return co_await stream.close_politely();
   }
 }
 
@@ -94,9 +99,8 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::start(const ServerConf
     const auto strand = socket.get_executor();
     asio::co_spawn(strand, impl->serve(std::move(socket)), asio::detached);
   };
-  const auto refusal = [impl = impl.get()](const std::string&) {
-    return impl->connections.value() < kConnectionsMax ? std::string()
-                                                       : absl::StrCat(kConnectionsMax, " are open");
+  const auto refusal = [impl = impl.get()](const std::string& address) {
+    return impl->connections.make_room(address);
   };
   impl->listener.accept(serve, refusal);
   impl->thread = std::jthread([impl = impl.get()] { run_io(&impl->io); });

@@ -53,6 +53,7 @@ absl::StatusOr<const Route*> admit(App& app, const HttpRequest& request, OpenReq
   }
   RETURN_IF_ERROR(route.status());
   record->is_probe = is_probe(**route);
+  record->generates = (*route)->generates.has_value();
   // Before a byte of it is read: open routes must not be able to take memory.
   if ((*route)->method != "POST" && request.has_body) {
     return body_not_taken(request.method, request.path);
@@ -164,10 +165,12 @@ awaitable<void> serve_connection(boost::asio::ip::tcp::socket socket, Connection
     absl::StatusOr<HttpRequest> request = co_await stream.read_header();
     connection.end_wait();  // a byte now and then is no request yet
     if (absl::IsCancelled(request.status())) co_return;
-    auto open = std::make_shared<OpenRequest>(context->app->reports, address);
+    auto open = std::make_shared<OpenRequest>(Transport::kHttp, context->app->reports, address);
     const bool may_stay =
         co_await serve_exchange(&stream, context, std::move(request), std::move(open));
-    if (!may_stay) co_return co_await stream.close_politely();
+    if (may_stay) continue;
+    connection.begin_wait();  // for the peer to read
+    co_return co_await stream.close_politely();
   }
 }
 

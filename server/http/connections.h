@@ -39,8 +39,8 @@ class HttpConnections {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    // From the first call to the second it waits for a request: for its handshake, its first byte,
-    // or the rest of its header.
+    // From the first call to the second nothing is owed to its client: it waits for a handshake,
+    // for a request or the rest of its header, or for the client to read a last answer.
     void begin_wait();
     void end_wait();
 

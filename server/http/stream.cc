@@ -42,6 +42,7 @@ constexpr int64_t kFreeBufferBytes = 16 << 10;
 // Of the kernel; by itself it would grow to megabytes of output that a client does not read.
 constexpr int kSendBufferBytes = 256 << 10;
 constexpr auto kLingerTime = seconds(5);
+constexpr size_t kSinkBytes = 4 << 10;
 constexpr char kServerName[] = "pbserve";
 
 absl::Status peer_left() { return absl::CancelledError("the peer left"); }
@@ -118,7 +119,7 @@ struct HttpStream::Impl {
   HttpHeaders headers;           // of every answer to this request
   ByteBudget::Lease read_ahead;  // what the buffer holds while an answer is made
   Answer answer = Answer::kNone;
-  bool is_idle = false;        // no request is there yet, or not all of its header
+  bool is_idle = false;        // nothing is owed to the peer: see closer()
   bool is_chunked = false;     // the event stream's framing; HTTP/1.0 ends it by closing
   bool has_discarded = false;  // what the peer pipelined is not whole any more
 };
@@ -136,7 +137,10 @@ HttpStream::~HttpStream() = default;
 awaitable<bool> HttpStream::wait_for_request() {
   Impl& impl = *impl_;
   if (impl.buffer.size() > 0) co_return true;
-  impl.buffer.shrink_to_fit();  // nothing, while nobody knows for how long
+  // Nothing is held while nobody knows for how long: 64 KiB of short header lines are a megabyte
+  // of the parser's.
+  impl.buffer.shrink_to_fit();
+  impl.parser.reset();
   const Deadline deadline(&impl.socket, seconds(impl.options.idle_timeout_s));
   impl.is_idle = true;
   const auto [error, bytes] =
@@ -311,7 +315,8 @@ awaitable<void> HttpStream::close_politely() {
   const Deadline deadline(&impl.socket, kLingerTime);
   co_await impl.transport.end_sending();
   error_code error;
-  std::string sink(64 << 10, '\0');
+  std::string sink(kSinkBytes, '\0');
+  impl.is_idle = true;  // others need the place more than a peer that has its answer
   while (!error && !deadline.has_expired()) {
     const auto [read_error, bytes] =
         co_await impl.socket.async_read_some(asio::buffer(sink), kTuple);

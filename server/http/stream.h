@@ -36,8 +36,8 @@ class HttpStream {
   // Until a byte of the next request is there. False: the peer left, was idle for too long, or the
   // closer was called.
   boost::asio::awaitable<bool> wait_for_request();
-  // Ends handshake(), that wait and read_header(), and nothing else. From any thread, also when the
-  // stream is gone.
+  // Ends handshake(), that wait, read_header() and close_politely(), and nothing else: the peer has
+  // its answer or has not asked. From any thread, also when the stream is gone.
   std::function<void()> closer() const;
 
   // The next request without its body. kCancelled: the peer left; every other error can be

@@ -37,13 +37,6 @@ constexpr std::array<const char*, 17> kGrpcCodes{
     "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
     "DataLoss", "Unauthenticated"};
 
-std::string known_method(absl::string_view method) {
-  for (const char* name : {"GET", "HEAD", "POST", "OPTIONS"}) {
-    if (method == name) return name;
-  }
-  return "other";
-}
-
 double seconds_of(const RequestRecord& record) {
   return std::chrono::duration<double>(record.ended - record.arrived).count();
 }
@@ -92,7 +85,7 @@ struct ServerMetrics::Impl {
 
   void observe_http(const RequestRecord& record) {
     const prometheus::Labels route{{"handler", record.handler.empty() ? "none" : record.handler},
-                                   {"method", known_method(record.method)}};
+                                   {"method", known_method(record)}};
     prometheus::Labels answer = route;
     answer["status"] = absl::StrCat(record.status / 100, "xx");
     http_requests.Add(answer).Increment();
@@ -123,8 +116,8 @@ struct ServerMetrics::Impl {
       common_counter_family("grpc_server_handled_total", "gRPC calls that have ended, by code.");
   Family<Histogram>& grpc_seconds =
       seconds_family("grpc_server_handling_seconds", "From a gRPC call's start to its end.");
-  Family<Counter>& rejected =
-      counter_family("requests_rejected_total", "Requests refused before they were queued.");
+  Family<Counter>& rejected = counter_family(
+      "requests_rejected_total", "Generating requests refused before they were queued.");
   Family<Counter>& wrong_key_family =
       counter_family("authentication_failures_total", "Requests without a valid API key.");
   Family<Gauge>& connection_family = gauge_family("connections", "Open connections.");
@@ -147,10 +140,10 @@ ServerMetrics::ServerMetrics(const std::string& model_name, const std::string& p
 ServerMetrics::~ServerMetrics() = default;
 
 void ServerMetrics::observe(const RequestRecord& record) {
-  const bool is_http = !record.method.empty();
+  const bool is_http = record.transport == Transport::kHttp;
   (is_http ? impl_->observe_http(record) : impl_->observe_grpc(record));
   if (record.status == 401) impl_->wrong_keys[is_http ? 0 : 1]->Increment();
-  const bool is_rejected = record.status >= 400 && !record.completion && !record.is_probe;
+  const bool is_rejected = record.generates && record.status >= 400 && !record.completion;
   if (is_rejected) impl_->rejected.Add({{"reason", record.error_reason}}).Increment();
 }
 

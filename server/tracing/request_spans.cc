@@ -20,21 +20,21 @@ double seconds(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
 }
 
-// The methods of HTTP and gRPC are few; a path that nobody serves could be anything.
+// Few names: no path or word of the client's.
 std::string name_of(const RequestRecord& record) {
   if (record.completion) return "llm_request";
-  if (record.handler.empty()) return record.method.empty() ? "unknown call" : record.method;
-  return record.method.empty() ? record.handler : absl::StrCat(record.method, " ", record.handler);
+  if (record.transport == Transport::kGrpc) return record.handler;
+  return absl::StrCat(known_method(record), " ", record.handler);
 }
 
 std::vector<SpanAttribute> transport_attributes(const RequestRecord& record) {
   std::vector<SpanAttribute> attributes{{"client.address", record.caller.address},
                                         {"gen_ai.request.id", record.id}};
-  if (record.method.empty()) {
+  if (record.transport == Transport::kGrpc) {
     attributes.emplace_back("rpc.system", std::string("grpc"));
     attributes.emplace_back("rpc.method", record.handler);
   } else {
-    attributes.emplace_back("http.request.method", record.method);
+    attributes.emplace_back("http.request.method", known_method(record));
     attributes.emplace_back("http.route", record.handler);
     attributes.emplace_back("http.response.status_code", int64_t{record.status});
   }

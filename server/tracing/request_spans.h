@@ -11,7 +11,7 @@ namespace pbserve::server {
 // A span of kind SERVER under the caller's, `llm_request` for a generation, with the attributes
 // that vLLM gives it (vllm/tracing, SpanAttributes); below it `prepare` (body, template, tokens),
 // `queue`, `prefill` and `decode`, as far as they were reached.
-// REQUIRES: record.trace is set.
+// REQUIRES: record.trace and record.handler are set.
 std::vector<Span> spans_of(const RequestRecord& record);
 
 }  // namespace pbserve::server

@@ -14,7 +14,9 @@ using ::testing::Not;
 
 RequestRecord http_record(const std::string& method, const std::string& handler, int status) {
   RequestRecord record;
+  record.transport = method.empty() ? Transport::kGrpc : Transport::kHttp;
   record.method = method;
+  record.generates = handler == "/v1/completions";
   record.handler = handler;
   record.status = status;
   record.ended = record.arrived + std::chrono::milliseconds(20);
@@ -34,8 +36,7 @@ TEST(ServerMetrics, HttpAnswersByHandlerMethodAndClass) {
                               "method=\"POST\",le=\"0.05\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("pbserve:authentication_failures_total{model_name=\"demo\","
                               "transport=\"http\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("pbserve:requests_rejected_total{model_name=\"demo\","
-                              "reason=\"invalid_api_key\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("requests_rejected_total{")));
 }
 
 TEST(ServerMetrics, WhatAClientMakesUpIsNoLabel) {
@@ -44,6 +45,25 @@ TEST(ServerMetrics, WhatAClientMakesUpIsNoLabel) {
   const std::string text = metrics.render({});
   EXPECT_THAT(text, HasSubstr("handler=\"none\",method=\"other\",status=\"4xx\"} 1\n"));
   EXPECT_THAT(text, Not(HasSubstr("BREW")));
+}
+
+TEST(ServerMetrics, AHeadThatDoesNotParseIsHttp) {
+  ServerMetrics metrics("demo", "pbserve");
+  RequestRecord record = http_record("x", "", 400);
+  record.method.clear();
+  metrics.observe(record);
+  const std::string text = metrics.render({});
+  EXPECT_THAT(text, HasSubstr("handler=\"none\",method=\"other\",status=\"4xx\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("grpc_server_handled_total{")));
+}
+
+TEST(ServerMetrics, GeneratingRequestsThatWereRefusedByReason) {
+  ServerMetrics metrics("demo", "pbserve");
+  RequestRecord record = http_record("POST", "/v1/completions", 429);
+  record.error_reason = "queue_full";
+  metrics.observe(record);
+  EXPECT_THAT(metrics.render({}), HasSubstr("pbserve:requests_rejected_total{model_name=\"demo\","
+                                            "reason=\"queue_full\"} 1\n"));
 }
 
 TEST(ServerMetrics, GrpcCallsByCode) {

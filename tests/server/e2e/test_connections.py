@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import time
 
@@ -10,6 +11,7 @@ import pytest
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from process_memory import assert_rss_returns, rss_bytes
 from raw_http import RawConnection
 from server_process import Server, wait_until
 
@@ -131,6 +133,46 @@ def test_a_busy_call_is_never_closed():
         assert all(watch.is_active() for watch in watches)
         for watch in watches:
             watch.cancel()
+
+
+def test_probes_cannot_be_locked_out_of_the_admin_port():
+    with Server("--admin-port", "0") as server:
+        port = int(re.search(r"admin on 127\.0\.0\.1:(\d+)", server.read_log())[1])
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(200)]
+        for _ in range(3):
+            assert requests.get(f"http://127.0.0.1:{port}/ready", timeout=10).status_code == 200
+        for connection in silent:
+            connection.close()
+
+
+def test_a_client_that_has_its_refusal_keeps_no_place():
+    """It may read for five seconds more; others need the place."""
+    with Server(*LIMITS) as server:
+        lingering = [RawConnection(server) for _ in range(40)]
+        for connection in lingering:
+            with contextlib.suppress(ConnectionError):
+                connection.send("nonsense\r\n\r\n")
+        begin = time.monotonic()
+        check_http(server)
+        assert time.monotonic() - begin < 3
+        assert "are busy" not in server.read_log()
+        for connection in lingering:
+            connection.socket.close()
+
+
+def test_an_idle_connection_holds_no_header():
+    """64 KiB of short lines are a megabyte of the parser's."""
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 15000 + b"\r\n"
+    with Server() as server:
+        check_http(server)
+        before = rss_bytes(server)
+        held = [RawConnection(server) for _ in range(200)]
+        for connection in held:
+            connection.send(head)
+            assert connection.read_reply()[0] in (200, 400)
+        assert_rss_returns(server, before, slack_bytes=40 << 20)
+        for connection in held:
+            connection.socket.close()
 
 
 @pytest.mark.parametrize("port", ["HTTP", "gRPC"])

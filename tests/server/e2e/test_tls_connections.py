@@ -1,5 +1,6 @@
 """With TLS too, connections that say nothing lock nobody out, and streams are left alone."""
 
+import contextlib
 import ssl
 
 import grpc
@@ -52,6 +53,19 @@ def test_handshakes_that_do_not_end_make_room(authority, pair, stubs, port, says
                 CHECKS[port](server, authority, stubs)
             assert is_closed(held[-8])
         wait_until(lambda: num_descriptors(server) <= before)
+
+
+def test_failed_handshakes_keep_no_place(authority, pair):
+    """Each may read its alert for five seconds; the limit holds meanwhile, and others come in."""
+    with TlsServer(*pair.flags(), *LIMITS, *PATIENT) as server:
+        check_http(server, authority, None)
+        before = num_descriptors(server)
+        with connections(server, "HTTP", 60) as held:
+            for connection in held:
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            wait_until(lambda: num_descriptors(server) <= before + 10, timeout_s=3)
+            check_http(server, authority, None)
 
 
 def test_an_idle_connection_makes_room_after_its_handshake(authority, pair):

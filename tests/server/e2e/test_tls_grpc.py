@@ -47,7 +47,8 @@ def secure(authority, pair):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
         with TlsServer(*pair.flags(), "--set", "grpc.max_message_bytes=4194304",
-                       "--max-body-bytes", "4M", "--set", "server.max_buffered_bytes=4M") as running:
+                       "--set", "http.max_body_bytes=4M",
+                       "--set", "server.max_buffered_bytes=4M") as running:
             yield running
 
 
