@@ -23,7 +23,7 @@ packages=(g++ cmake ninja-build pkg-config ca-certificates curl
 case "${role}" in
   build) ;;
   test) packages+=(libgtest-dev libgmock-dev libbenchmark-dev ccache
-                   clang-14 libclang-rt-14-dev clang-format-14 g++-aarch64-linux-gnu
+                   openssl clang-14 libclang-rt-14-dev clang-format-14 g++-aarch64-linux-gnu
                    groff-base python3-venv) ;;
   runtime)
     # /lib is a link to /usr/lib, and packages name either one. An image that lacks a library would

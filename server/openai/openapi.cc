@@ -63,7 +63,7 @@ Json responses(const Route& route, const Json& text, const Json& errors) {
     if (may_answer(route, status)) responses[status] = ref("responses", "Error" + status);
   }
   if (text.contains("failure")) {
-    responses["503"] = {{"description", "The engine stands still"},
+    responses["503"] = {{"description", "Not now: the summary says why"},
                         {"headers", response_headers()},
                         {"content", content(kJsonType, text["failure"])}};
   }
@@ -110,7 +110,9 @@ Json header(const char* description, Json schema) {
 }
 
 Json components(const Json& errors) {
-  Json components = {{"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}};
+  Json components = {{"securitySchemes",
+                      {{"bearer", {{"type", "http"}, {"scheme", "bearer"}}},
+                       {"header", {{"type", "apiKey"}, {"in", "header"}, {"name", "x-api-key"}}}}}};
   components["headers"] = {
       {"RequestId", header("The request's name in the log", {{"type", "string"}})},
       {"RetryAfter", header("Seconds to wait", {{"type", "integer"}, {"minimum", 1}})},
@@ -148,11 +150,12 @@ Json path_item(absl::string_view path, const Json& text, const Json& errors) {
 Json openapi_document(const OpenApiLimits& limits) {
   const Json errors = Json::parse(kOpenApiErrors);
   const Json texts = Json::parse(kOpenApiPaths);
-  Json document = {{"openapi", "3.1.0"},
-                   {"info", {{"title", "pbserve"}, {"version", std::string(kVersion)}}},
-                   {"security", Json::array({{{"key", Json::array()}}})},
-                   {"paths", Json::object()},
-                   {"components", components(errors)}};
+  Json document = {
+      {"openapi", "3.1.0"},
+      {"info", {{"title", "pbserve"}, {"version", std::string(kVersion)}}},
+      {"security", Json::array({{{"bearer", Json::array()}}, {{"header", Json::array()}}})},
+      {"paths", Json::object()},
+      {"components", components(errors)}};
   for (const auto& [path, text] : texts.items()) {
     const Json& described = text.contains("like") ? texts[text["like"].get<std::string>()] : text;
     document["paths"][path] = path_item(path, described, errors);

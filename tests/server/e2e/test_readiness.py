@@ -81,6 +81,14 @@ def test_without_descriptors_it_is_not_ready():
         wait_until(lambda: watch.statuses == [SERVING, NOT_SERVING, SERVING], timeout_s=5)
 
 
+def test_the_description_knows_the_reasons():
+    with Server() as server:
+        document = requests.get(server.url + "/openapi.json", timeout=10).json()
+        answer = document["paths"]["/ready"]["get"]["responses"]["503"]["content"]
+        reasons = answer["application/json"]["schema"]["properties"]["reason"]["enum"]
+        assert {"queue full", "out of descriptors", "draining"} < set(reasons)
+
+
 def test_draining_is_not_ready_at_once():
     with Server("--drain-delay", "3") as server, Watch(server) as watch, \
             RawConnection(server) as probe:
