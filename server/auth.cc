@@ -51,6 +51,8 @@ void Auth::replace(const std::vector<ApiKey>& keys) {
   entries_ = std::make_shared<Entries>(std::move(entries));
 }
 
+bool Auth::has_keys() const { return !entries_.load()->empty(); }
+
 absl::Status Auth::check(const Credentials& given, Caller* caller) const {
   const std::shared_ptr<Entries> entries = entries_;
   if (entries->empty()) return absl::OkStatus();

@@ -30,6 +30,9 @@ class Auth {
   // name. Thread-safe beside check(), not beside itself.
   void replace(const std::vector<ApiKey>& keys);
 
+  // Whether a key is asked for. Thread-safe.
+  bool has_keys() const;
+
   // Says whose key it is, and what that has in flight. Compares with all keys, each in
   // the same time whatever is given. kUnauthenticated also where the two headers hold
   // different keys: which of them a proxy before us has checked, nobody knows.

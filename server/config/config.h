@@ -98,6 +98,11 @@ struct ConfigOverride {
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides);
 
+// The same without a look at the network: server.host stays as it is written. For a server that
+// listens already, which no name server may hold up.
+absl::StatusOr<ServerConfig> read_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides);
+
 // Every key with the value in force, nested as in the file; keys of clients are hidden.
 Json effective_config(const ServerConfig& config);
 
