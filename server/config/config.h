@@ -71,7 +71,9 @@ struct ServerOptions {
   std::string log_level = "info";              // debug | info | warning | error
   std::string log_format = "text";             // text | json: each line an object
   bool log_requests = true;                    // a line for every request
-  int64_t max_log_lines_per_s = 1000;          // of those; what is left out is counted
+  int64_t max_log_lines_per_s = 1000;          // of those, for callers with a key; as many for
+                                               // others, and for what these are refused. What is
+                                               // left out is counted
 };
 
 struct TracingOptions {
