@@ -180,6 +180,12 @@ absl::string_view metadata(const grpc::CallbackServerContext& call, const char* 
 }
 
 absl::Status check_key(const App& app, const grpc::CallbackServerContext& call, Caller* caller) {
+  for (const char* name : {"authorization", "x-api-key"}) {  // as HTTP refuses them
+    if (call.client_metadata().count(name) > 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the metadata ", name, " must not be repeated"));
+    }
+  }
   return app.auth.check({metadata(call, "authorization"), metadata(call, "x-api-key")}, caller);
 }
 

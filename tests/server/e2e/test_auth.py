@@ -69,6 +69,19 @@ def test_x_api_key_stands_for_the_bearer_and_never_against_it(locked, stubs, hea
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.parametrize("values", [["Bearer first", "Bearer wrong"],
+                                    ["Bearer wrong", "Bearer first"]])
+def test_a_key_is_given_once_to_grpc_too(locked, stubs, values):
+    messages, services = stubs
+    with grpc.insecure_channel(locked.grpc_address) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            services.InferenceStub(channel).GetLoad(
+                messages.GetLoadRequest(),
+                metadata=[("authorization", value) for value in values])
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details() == "the metadata authorization must not be repeated"
+
+
 def test_keys_are_shown_nowhere(locked):
     text = requests.get(locked.url + "/config", timeout=30,
                         headers={"Authorization": "Bearer first"}).text + locked.read_log()
