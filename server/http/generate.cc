@@ -155,6 +155,7 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
       error = buffers_full("the answer", buffers.limit_bytes());
       sse.clear();
       append_sse_data(to_error_body(error), &sse);
+      started->generation.reset();  // the place of its key is free when the engine has let go of it
       is_done = true;
     }
     if (!co_await stream.write_events(sse)) co_return false;
@@ -172,7 +173,8 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
   ByteBudget& buffers = exchange.app->buffers;
   ByteBudget::Lease unread(&buffers);
   bool has_room = true;
-  while (has_room) {
+  bool is_done = false;
+  while (has_room && !is_done) {
     const std::optional<ResponseEvent> event = started->generation->next();
     if (!event) {
       co_await bell->wait(0);
@@ -180,22 +182,20 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
       text += delta->text;
       has_room = unread.grow_to_response(std::ssize(text));
     } else if (const auto* completion = std::get_if<engine::Completion>(&*event)) {
+      is_done = true;
       error = completion_error(*completion);
-      if (error.ok()) {
-        reply.body = started->formatter.response(text, *completion);
-        has_room = unread.grow_to_response(std::ssize(reply.body));
-      } else {
-        reply = to_http_reply(error);
-      }
-      break;
+      if (error.ok())
+        reply.body = started->formatter.response(std::exchange(text, {}), *completion);
+      has_room = unread.grow_to_response(std::ssize(reply.body));
     }
   }
-  if (!has_room) {
-    error = buffers_full("the answer", buffers.limit_bytes());
-    reply = to_http_reply(error);
-  }
+  started->generation.reset();
+  std::string().swap(text);
+  if (!has_room) error = buffers_full("the answer", buffers.limit_bytes());
+  if (!error.ok()) reply = to_http_reply(error);
   record_end(error, exchange.open.get());
-  exchange.open->slot.give_back();
+  // Else the engine may still work for it: the place is free when that has let go of it.
+  if (is_done) exchange.open->slot.give_back();
   co_return co_await write_answer(exchange.stream, exchange.open.get(), std::move(reply),
                                   exchange.keep_alive);
 }
