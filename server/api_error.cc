@@ -92,6 +92,10 @@ absl::Status out_of_memory() {
                    "the server has no memory for this request: send less, or try again later");
 }
 
+absl::Status unexpected_exception() {
+  return absl::InternalError("an unexpected exception ended the request");
+}
+
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
   return absl::ResourceExhaustedError(
       absl::StrCat(what, " finds no room: bodies, messages and unread responses take up ",

@@ -27,6 +27,8 @@ absl::Status not_ready(double rest_s);
 absl::Status with_retry_after(absl::Status status, double seconds);
 // std::bad_alloc, where it ends one request.
 absl::Status out_of_memory();
+// Any other exception that ends one request; its own text may quote the request.
+absl::Status unexpected_exception();
 // `what` finds no room in server.max_buffered_bytes.
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes);
 // The client ended its sending side before it had the answer.

@@ -79,7 +79,7 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
     };
     reply = co_await run_on_workers(&app->workers, body_bytes, std::move(work));
   } else {
-    reply = route->handler(*app, request);
+    reply = run_caught([&] { return route->handler(*app, request); });
   }
   ByteBudget::Lease unread(&app->buffers);
   if (reply.ok() && !unread.grow_to_response(std::ssize(reply->body))) {

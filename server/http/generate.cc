@@ -1,11 +1,14 @@
 #include "server/http/generate.h"
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -219,12 +222,18 @@ awaitable<bool> run(GenerationExchange* exchange) {
   co_return co_await answer_whole(*exchange, &*started, &bell);
 }
 
-// operator|| takes an exception for a branch that goes on: run() may not throw.
-awaitable<bool> run_caught(GenerationExchange* exchange, absl::Status* error) {
+// operator|| takes an exception for a branch that goes on, and waits until the client leaves: run()
+// may not throw, but for the word that the other branch has ended it.
+awaitable<bool> run_to_status(GenerationExchange* exchange, absl::Status* error) {
   try {
     co_return co_await run(exchange);
   } catch (const std::bad_alloc&) {
     *error = out_of_memory();
+  } catch (const boost::system::system_error& thrown) {
+    if (thrown.code() == asio::error::operation_aborted) throw;
+    *error = unexpected_exception();
+  } catch (const std::exception&) {
+    *error = unexpected_exception();
   }
   co_return false;
 }
@@ -255,7 +264,7 @@ awaitable<bool> serve_generation(GenerationExchange exchange) {
   // The branch that returns first ends the other; an ended run() drops its Generation, which
   // cancels the request in the engine.
   const auto outcome =
-      co_await (run_caught(&exchange, &error) || exchange.stream->wait_for_disconnect());
+      co_await (run_to_status(&exchange, &error) || exchange.stream->wait_for_disconnect());
   if (!error.ok()) exchange.open->fail(error);
   if (outcome.index() == 1 && std::get<1>(outcome)) error = client_left();
   if (!error.ok()) co_await end_with(exchange, error);
