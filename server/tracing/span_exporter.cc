@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/round_guard.h"
 
 namespace pbserve::server {
 namespace {
@@ -17,6 +18,8 @@ using std::chrono::milliseconds;
 
 // At the end of the process: the rest of the spans is not worth a longer wait.
 constexpr milliseconds kLastTimeout{2000};
+// For want of memory: others may give some back.
+constexpr milliseconds kPauseAfterFailure{100};
 // Failures come in rows; one line a minute tells of them.
 constexpr auto kLogInterval = std::chrono::minutes(1);
 
@@ -134,14 +137,18 @@ std::vector<Span> SpanExporter::take_batch() {
 }
 
 void SpanExporter::run() {
+  RoundGuard guard("span exporter");
   bool is_over = false;
   while (!is_over) {
-    const std::vector<Span> batch = take_batch();
+    std::vector<Span> batch;
+    const bool is_taken = guard.run([&] { batch = take_batch(); });
     {
       const std::lock_guard lock(mutex_);
-      is_over = is_over_ && queue_.empty();
+      is_over = is_over_ && (queue_.empty() || !is_taken);
     }
-    if (!batch.empty()) send(batch);
+    if (!is_taken) std::this_thread::sleep_for(kPauseAfterFailure);
+    if (batch.empty() || guard.run([&] { send(batch); })) continue;
+    num_dropped_ += static_cast<int64_t>(batch.size());
   }
 }
 
