@@ -77,7 +77,8 @@ struct ServerOptions {
 };
 
 struct TracingOptions {
-  std::string otlp_endpoint;  // of OTLP over HTTP: http://collector:4318/v1/traces; empty = none
+  std::string otlp_endpoint;  // of OTLP over HTTP: http://collector:4318/v1/traces; empty = none;
+                              // shown to who asks, so it may hold no password
   std::string service_name = "pbserve";
 };
 

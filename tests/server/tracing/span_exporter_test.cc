@@ -60,5 +60,20 @@ TEST(SpanExporter, AThreadWithoutMemoryGoesOnWhenThereIsSome) {
   EXPECT_TRUE(waits_until_dropped(*exporter, 5));
 }
 
+// It is shown at /config, in the start line and in warnings.
+TEST(SpanExporter, AnEndpointWithAPasswordIsRefusedWithoutRepeatingIt) {
+  for (const char* endpoint :
+       {"http://user:sesame@collector:4318/v1/traces", "https://sesame@collector:4318/v1/traces",
+        "http://:sesame@collector:4318/", "ftp://user:sesame@collector/",
+        "user:sesame@collector:4318", "http://user:ses ame@collector:4318/"}) {
+    const auto exporter = SpanExporter::start({.endpoint = endpoint, .resource = {}});
+    ASSERT_FALSE(exporter.ok()) << endpoint;
+    const std::string message(exporter.status().message());
+    EXPECT_EQ(message.find("tracing.otlp_endpoint: must hold no user name"), 0u) << message;
+    EXPECT_EQ(message.find("sesame"), std::string::npos) << message;
+  }
+  EXPECT_TRUE(SpanExporter::start({.endpoint = "http://127.0.0.1:1/v1/a@b", .resource = {}}).ok());
+}
+
 }  // namespace
 }  // namespace pbserve::server
