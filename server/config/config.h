@@ -57,7 +57,9 @@ struct ServerOptions {
   std::vector<std::string> cors_origins;  // whose pages may read answers; *: all; empty: no CORS
   bool cors_credentials = false;          // those pages may send cookies and certificates
   double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
-  double shutdown_timeout_s = 30;  // what runs may finish after that
+  double shutdown_timeout_s = 30;  // what runs may finish after that. The end comes within
+                                   // drain_delay_s + shutdown_timeout_s + 10: last bytes 5, spans
+                                   // 2, log 2. Whoever kills the process must wait for longer
   double watchdog_s = 120;         // /health fails once the engine stands still for this long while
                                    // it has work; 0 = never
   int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
