@@ -3,6 +3,7 @@
 // on the Status as payload, attached by the constructors below.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -14,6 +15,9 @@ namespace pbserve::server {
 
 // The status that nginx gave a client that left. Only a client that still reads will see it.
 inline constexpr int kClientClosedRequest = 499;
+
+// So many bytes of a client's own text, a name, a method or a path, errors and log lines repeat.
+inline constexpr size_t kRepeatedBytesMax = 200;
 
 // A request field is wrong; `param` is its name as the client wrote it, "messages[2].role".
 absl::Status invalid_field(absl::string_view param, absl::string_view message);

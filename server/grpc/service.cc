@@ -25,8 +25,6 @@ namespace {
 // Of a message to a method that needs no key: a few bytes that come with the call's metadata.
 constexpr std::chrono::seconds kOpenReceiveTimeout(1);
 
-constexpr size_t kLoggedBytesMax = 200;  // of a method
-
 // Ends a call at once.
 class RefusedCall : public grpc::ServerGenericBidiReactor {
  public:
@@ -195,7 +193,8 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   // Before "no such method": without a key nobody learns what exists.
   if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call, caller));
   if (method == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("no method ", call.method().substr(0, 200)));
+    return absl::UnimplementedError(
+        absl::StrCat("no method ", call.method().substr(0, kRepeatedBytesMax)));
   }
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
@@ -235,7 +234,7 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const auto request =
       std::make_shared<OpenRequest>(context_.app->reports, address_of_peer(call->peer()));
   RequestRecord& record = request->record;
-  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
+  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kRepeatedBytesMax));
   record.handler = std::string(method != nullptr ? method->path.substr(1) : "");
   record.is_probe = method != nullptr && method->is_open;
   record.trace = request->reports().trace_of(metadata(*call, "traceparent"));
