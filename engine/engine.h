@@ -46,8 +46,8 @@ class Engine {
 
   using Handle = uint64_t;
 
-  // Thread-safe, without blocking: what submit() would refuse any request with now. A refusal
-  // counts in the metrics, so ask once a request, before work is put into it.
+  // Thread-safe, without blocking: what submit() would refuse any request with now. Changes
+  // nothing; to be asked before work is put into a request.
   absl::Status check_queue() const;
 
   // Thread-safe; renders, tokenises and validates on the calling thread, then queues. If it fails

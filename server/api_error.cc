@@ -93,6 +93,10 @@ absl::Status out_of_memory() {
               kCode, "out_of_memory");
 }
 
+absl::Status unexpected_exception() {
+  return absl::InternalError("an unexpected exception ended the request");
+}
+
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
   absl::Status status = absl::ResourceExhaustedError(
       absl::StrCat(what, " finds no room: bodies, messages and unread responses take up ",
@@ -107,8 +111,8 @@ absl::Status client_left() {
 }
 
 absl::Status unknown_route(absl::string_view method, absl::string_view path) {
-  return absl::NotFoundError(
-      absl::StrCat("no route for ", method, " ", path.substr(0, 200), "; see /openapi.json"));
+  return absl::NotFoundError(absl::StrCat(
+      "no route for ", method, " ", path.substr(0, kRepeatedBytesMax), "; see /openapi.json"));
 }
 
 absl::Status method_not_allowed(absl::string_view method, absl::string_view path,
@@ -145,7 +149,7 @@ absl::Status chunk_frame_too_large(int64_t limit_bytes) {
 
 absl::Status body_not_taken(absl::string_view method, absl::string_view path) {
   return absl::InvalidArgumentError(
-      absl::StrCat(method, " ", path.substr(0, 200), " takes no body"));
+      absl::StrCat(method, " ", path.substr(0, kRepeatedBytesMax), " takes no body"));
 }
 
 absl::Status read_timeout(absl::string_view what, int64_t limit_s) {

@@ -3,6 +3,7 @@
 // on the Status as payload, attached by the constructors below.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -14,6 +15,9 @@ namespace pbserve::server {
 
 // The status that nginx gave a client that left. Only a client that still reads will see it.
 inline constexpr int kClientClosedRequest = 499;
+
+// So many bytes of a client's own text, a name, a method or a path, errors and log lines repeat.
+inline constexpr size_t kRepeatedBytesMax = 200;
 
 // A request field is wrong; `param` is its name as the client wrote it, "messages[2].role".
 absl::Status invalid_field(absl::string_view param, absl::string_view message);
@@ -27,6 +31,8 @@ absl::Status not_ready(double rest_s);
 absl::Status with_retry_after(absl::Status status, double seconds);
 // std::bad_alloc, where it ends one request.
 absl::Status out_of_memory();
+// Any other exception that ends one request; its own text may quote the request.
+absl::Status unexpected_exception();
 // `what` finds no room in server.max_buffered_bytes.
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes);
 // The client ended its sending side before it had the answer.

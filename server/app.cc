@@ -43,9 +43,9 @@ App::App(engine::Engine* the_engine, const ServerConfig& the_config,
       span_exporter(std::move(exporter)),
       reports(
           std::make_shared<RequestReports>(log_options(the_config.server), metrics, span_exporter)),
+      buffers(the_config.server.max_buffered_bytes),
       http_connections(http_limits(the_config)),
       readiness(the_engine),
-      buffers(the_config.server.max_buffered_bytes),
       workers(the_config.server.worker_threads, the_config.server.large_worker_threads) {}
 
 }  // namespace pbserve::server

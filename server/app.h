@@ -34,10 +34,10 @@ struct App {
   const std::shared_ptr<ServerMetrics> metrics;
   const std::shared_ptr<SpanExporter> span_exporter;  // or null
   const std::shared_ptr<RequestReports> reports;
+  ByteBudget buffers;  // what the wire holds; above all that holds leases of it
   HttpConnections http_connections;
   std::shared_ptr<GrpcConnections> grpc_connections;  // once gRPC is served; null where it is not
   Readiness readiness;
-  ByteBudget buffers;  // what the wire holds
   WorkerPool workers;
 };
 

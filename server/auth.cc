@@ -1,7 +1,10 @@
 #include "server/auth.h"
 
+#include <openssl/crypto.h>
+
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -12,14 +15,11 @@ namespace {
 
 constexpr absl::string_view kScheme = "bearer ";
 
-// No early way out, so that timing does not tell how much of a key is right.
-bool equal_constant_time(absl::string_view a, absl::string_view b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const char other = b.empty() ? '\0' : b[i % b.size()];
-    difference |= static_cast<unsigned char>(a[i] ^ other);
-  }
-  return difference == 0;
+// Of at most kApiKeyBytesMax bytes.
+std::string padded(absl::string_view key) {
+  std::string bytes(key);
+  bytes.resize(kApiKeyBytesMax);
+  return bytes;
 }
 
 // The one key of both headers. Another scheme than Bearer is a key that differs from all.
@@ -29,7 +29,7 @@ std::optional<absl::string_view> given_key(const Credentials& given) {
   }
   if (!absl::StartsWithIgnoreCase(given.authorization, kScheme)) return std::nullopt;
   const absl::string_view bearer = given.authorization.substr(kScheme.size());
-  if (!given.api_key.empty() && !equal_constant_time(given.api_key, bearer)) return std::nullopt;
+  if (!given.api_key.empty() && given.api_key != bearer) return std::nullopt;
   return bearer;
 }
 
@@ -45,19 +45,25 @@ void Auth::replace(const std::vector<ApiKey>& keys) {
   for (const ApiKey& key : keys) {
     const auto same = std::find_if(before->begin(), before->end(),
                                    [&key](const Entry& entry) { return entry.key.key == key.key; });
-    entries.push_back({key, same == before->end() ? std::make_shared<KeyUse>(limits_) : same->use});
+    entries.push_back({key, padded(key.key),
+                       same == before->end() ? std::make_shared<KeyUse>(limits_) : same->use});
   }
   entries_ = std::make_shared<Entries>(std::move(entries));
 }
+
+bool Auth::has_keys() const { return !entries_.load()->empty(); }
 
 absl::Status Auth::check(const Credentials& given, Caller* caller) const {
   const std::shared_ptr<Entries> entries = entries_;
   if (entries->empty()) return absl::OkStatus();
   const std::optional<absl::string_view> key = given_key(given);
-  if (!key) return invalid_api_key();
+  if (!key || key->size() > kApiKeyBytesMax) return invalid_api_key();
+  const std::string bytes = padded(*key);
   const Entry* found = nullptr;
   for (const Entry& entry : *entries) {
-    if (equal_constant_time(*key, entry.key.key)) found = &entry;
+    // No early way out, so that timing does not tell how much of a key is right.
+    const int difference = CRYPTO_memcmp(bytes.data(), entry.padded.data(), kApiKeyBytesMax);
+    if (difference == 0 && key->size() == entry.key.key.size()) found = &entry;
   }
   if (found == nullptr) return invalid_api_key();
   caller->key_name = found->key.name;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -29,14 +30,18 @@ class Auth {
   // name. Thread-safe beside check(), not beside itself.
   void replace(const std::vector<ApiKey>& keys);
 
-  // Says whose key it is, and what that has in flight. Takes the same time for every wrong key of
-  // one length, and compares with all keys. kUnauthenticated also where the two headers hold
+  // Whether a key is asked for. Thread-safe.
+  bool has_keys() const;
+
+  // Says whose key it is, and what that has in flight. Compares with all keys, each in
+  // the same time whatever is given. kUnauthenticated also where the two headers hold
   // different keys: which of them a proxy before us has checked, nobody knows.
   absl::Status check(const Credentials& given, Caller* caller) const;
 
  private:
   struct Entry {
     ApiKey key;
+    std::string padded;  // the key with zeros up to kApiKeyBytesMax
     std::shared_ptr<KeyUse> use;
   };
   using Entries = const std::vector<Entry>;

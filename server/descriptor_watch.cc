@@ -6,7 +6,6 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
-#include <iterator>
 #include <limits>
 #include <system_error>
 
@@ -27,16 +26,24 @@ double s_since_descriptors_used_up() {
   return std::chrono::duration<double>(Clock::now() - last).count();
 }
 
+std::optional<int64_t> num_open_descriptors() {
+  std::error_code error;
+  std::filesystem::directory_iterator at("/proc/self/fd", error);
+  int64_t count = -1;  // the one that looks is among them
+  while (!error && at != std::filesystem::directory_iterator()) {
+    ++count;
+    at.increment(error);
+  }
+  return error ? std::nullopt : std::optional(count);
+}
+
 int64_t num_free_descriptors() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return std::numeric_limits<int64_t>::max();
   constexpr auto kMost = static_cast<rlim_t>(std::numeric_limits<int64_t>::max());
-  std::error_code error;
-  const std::filesystem::directory_iterator all("/proc/self/fd", error);
-  if (error) return 0;
-  int64_t num_open = -1;  // the one that looks is among them
-  for (auto at = begin(all); at != end(all) && !error; at.increment(error)) ++num_open;
-  return std::max<int64_t>(static_cast<int64_t>(std::min(limit.rlim_cur, kMost)) - num_open, 0);
+  const std::optional<int64_t> num_open = num_open_descriptors();
+  if (!num_open) return 0;
+  return std::max<int64_t>(static_cast<int64_t>(std::min(limit.rlim_cur, kMost)) - *num_open, 0);
 }
 
 }  // namespace pbserve::server

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace pbserve::server {
 
@@ -10,7 +11,9 @@ void note_descriptors_used_up();
 // Since the last note; infinite before the first one.
 double s_since_descriptors_used_up();
 
-// Below RLIMIT_NOFILE; 0 where it cannot even be counted. Walks over all that are open.
+// Nothing where they cannot be counted. Walks over all that are open.
+std::optional<int64_t> num_open_descriptors();
+// Below RLIMIT_NOFILE; 0 where those that are open cannot be counted.
 int64_t num_free_descriptors();
 
 }  // namespace pbserve::server

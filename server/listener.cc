@@ -4,6 +4,7 @@
 
 #include <boost/asio/strand.hpp>
 #include <chrono>
+#include <exception>
 #include <new>
 #include <thread>
 #include <utility>
@@ -91,8 +92,8 @@ void Listener::accept_next() {
       if (error) return wait_after(error);
       try {
         take(std::move(socket));
-      } catch (const std::bad_alloc&) {
-        // That connection is lost, and the next one is waited for.
+      } catch (const std::exception& thrown) {  // that connection is lost
+        run_surely([&] { log(&failed_, absl::StrCat("connection lost: ", thrown.what())); });
       }
       accept_next();
     });

@@ -25,9 +25,9 @@ class Listener {
   uint16_t port() const;
   int descriptor();  // the listening socket's
 
-  // Until close(). A connection for which `refusal` returns a text is closed at once, and the text
-  // is logged at most once a second. Where descriptors are used up, connections wait in the
-  // system's queue. Sockets have a strand each.
+  // Until close(), whatever `serve` and `refusal` throw. A connection for which `refusal` returns a
+  // text is closed at once, and the text is logged at most once a second. Where descriptors are
+  // used up, connections wait in the system's queue. Sockets have a strand each.
   using Serve = std::function<void(boost::asio::ip::tcp::socket)>;
   // Of a client's address, without the port; empty: there is room.
   using Refusal = std::function<std::string(const std::string& address)>;

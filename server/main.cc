@@ -1,9 +1,11 @@
 // pbserve: reads the config, starts the engine and both fronts, waits for a signal, drains.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <future>
 #include <memory>
 #include <string>
@@ -33,8 +35,9 @@
 namespace pbserve::server {
 namespace {
 
-// After the engine has drained, its last words travel to clients within this time.
-constexpr double kFlushTimeoutS = 5;
+// After the engine has drained, its last words travel to the clients of both fronts within this
+// time.
+constexpr std::chrono::duration<double> kFlushTimeout{5};
 
 constexpr std::chrono::milliseconds kLastLine{50};  // for one line where others still log
 
@@ -75,8 +78,11 @@ void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
   if (!app->engine->drain(limit.count())) {
     spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);
   }
-  http->stop(kFlushTimeoutS);
-  if (grpc != nullptr) grpc->stop(kFlushTimeoutS);
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  http->stop(kFlushTimeout.count());  // calls of gRPC end meanwhile too
+  const std::chrono::duration<double> rest = kFlushTimeout - (Clock::now() - begin);
+  if (grpc != nullptr) grpc->stop(std::max(rest.count(), 0.0));
   app->workers.join();
 }
 
@@ -97,6 +103,13 @@ void shut_down(App* app, std::unique_ptr<HttpServer> http, std::unique_ptr<GrpcS
       std::this_thread::sleep_for(kLastLine);
       std::_Exit(1);
     }
+  }
+  try {
+    ended.get();
+  } catch (const std::exception& error) {  // a front may still run, and nobody would end it
+    spdlog::error("stopping failed: {}", error.what());
+    std::this_thread::sleep_for(kLastLine);
+    std::_Exit(1);
   }
   spdlog::info("stopped");
 }

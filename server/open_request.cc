@@ -1,6 +1,6 @@
 #include "server/open_request.h"
 
-#include <new>
+#include <exception>
 #include <utility>
 
 #include "server/api_error.h"
@@ -48,7 +48,7 @@ OpenRequest::~OpenRequest() {
       record.completion = std::move(completion_);
     }
     reports_->tell(record);
-  } catch (const std::bad_alloc&) {  // what is told of it can be spared
+  } catch (const std::exception&) {  // what is told of it can be spared
   }
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/descriptor_watch.h"
+#include "server/round_guard.h"
 
 namespace pbserve::server {
 namespace {
@@ -76,22 +77,25 @@ void Readiness::set_listener(Listener listener) {
 void Readiness::run() {
   ReadyRule rule;
   ReadyRule::Facts facts;
+  RoundGuard guard("readiness");
   std::unique_lock lock(mutex_);
   for (int i = 0; !wake_.wait_for(lock, kPause, [this] { return is_over_; }); ++i) {
-    facts.queue_fill = engine_->queue_fill();
-    facts.s_since_descriptors_used_up = s_since_descriptors_used_up();
-    if (i % kPausesPerCount == 0) facts.num_free_descriptors = num_free_descriptors();
-    set_state_locked(rule.decide(facts));
+    guard.run([&] {
+      facts.queue_fill = engine_->queue_fill();
+      facts.s_since_descriptors_used_up = s_since_descriptors_used_up();
+      if (i % kPausesPerCount == 0) facts.num_free_descriptors = num_free_descriptors();
+      set_state_locked(rule.decide(facts));
+    });
   }
 }
 
 void Readiness::set_state_locked(ReadyState state) {
   if (is_draining() || state == state_) return;
   const bool was_ready = state_ == ReadyState::kReady;
-  state_ = state;
   const bool is_ready = state == ReadyState::kReady;
-  spdlog::info("{}", is_ready ? "ready again" : std::string("not ready: ") + reason_of(state));
-  if (listener_ && is_ready != was_ready) listener_(is_ready);
+  if (listener_ && is_ready != was_ready) listener_(is_ready);  // again, if it throws
+  state_ = state;
+  spdlog::info("{}{}", is_ready ? "ready again" : "not ready: ", reason_of(state));
 }
 
 }  // namespace pbserve::server

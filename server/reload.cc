@@ -31,8 +31,8 @@ absl::StatusOr<std::shared_ptr<const TlsIdentity>> reload_tls(const ServerOption
 }  // namespace
 
 void reload(const CommandLine& line, App* app) {
-  absl::StatusOr<ServerConfig> config = load_config(line.config_file, line.overrides);
-  if (config.ok() && config->server.keys.empty() && !app->config.server.keys.empty()) {
+  absl::StatusOr<ServerConfig> config = read_config(line.config_file, line.overrides);
+  if (config.ok() && config->server.keys.empty() && app->auth.has_keys()) {
     config = absl::FailedPreconditionError("no API key is left, and all would be let in");
   }
   const auto tls = config.ok() ? reload_tls(config->server, app->config.server) : config.status();

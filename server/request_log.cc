@@ -125,9 +125,21 @@ LineRate::Verdict LineRate::ask(Clock::time_point now) {
 }
 
 RequestLog::RequestLog(const RequestLogOptions& options)
-    : options_(options), log_(request_logger()), rate_(options.max_lines_per_s) {}
+    : options_(options),
+      log_(request_logger()),
+      rates_{LineRate(options.max_lines_per_s), LineRate(options.max_lines_per_s),
+             LineRate(options.max_lines_per_s)} {}
 
-RequestLog::~RequestLog() { tell_left_out(rate_.ask(Clock::time_point::max()).left_out); }
+RequestLog::~RequestLog() {
+  int64_t count = 0;
+  for (LineRate& rate : rates_) count += rate.ask(Clock::time_point::max()).left_out;
+  tell_left_out(count);
+}
+
+RequestLog::Rate RequestLog::rate_of(const RequestRecord& record) {
+  if (!record.caller.key_name.empty()) return kKeyed;
+  return record.status >= 400 && record.status < 500 ? kRefused : kServed;
+}
 
 void RequestLog::write(const RequestRecord& record) {
   const bool is_quiet = record.is_probe && is_answered(record.status);
@@ -136,7 +148,7 @@ void RequestLog::write(const RequestRecord& record) {
   LineRate::Verdict verdict;
   {
     const std::lock_guard lock(mutex_);
-    verdict = rate_.ask(Clock::now());
+    verdict = rates_[rate_of(record)].ask(Clock::now());
   }
   tell_left_out(verdict.left_out);
   if (!verdict.may_write) return;

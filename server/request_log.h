@@ -2,6 +2,7 @@
 // Never a prompt, a key, or the query of a URL.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -41,7 +42,7 @@ class LineRate {
 struct RequestLogOptions {
   bool is_on = true;
   bool is_json = false;
-  int64_t max_lines_per_s = 1000;
+  int64_t max_lines_per_s = 1000;  // of each of three: with a key, without one, refused without one
 };
 
 // Thread-safe.
@@ -54,12 +55,16 @@ class RequestLog {
   void write(const RequestRecord& record);
 
  private:
+  // Who shares a rate: those who need no key, or are refused, cannot use up that of callers whose
+  // key has been checked; nor refusals that of who is served where there are no keys.
+  enum Rate { kKeyed, kServed, kRefused, kNumRates };
+  static Rate rate_of(const RequestRecord& record);
   void tell_left_out(int64_t count) const;
 
   const RequestLogOptions options_;
   const std::shared_ptr<spdlog::logger> log_;
   std::mutex mutex_;
-  LineRate rate_;
+  std::array<LineRate, kNumRates> rates_;
 };
 
 }  // namespace pbserve::server

@@ -65,7 +65,7 @@ std::optional<ResponseEvent> ResponseChannel::next() {
   ResponseEvent event = std::move(events_.front());
   events_.pop_front();
   num_bytes_ -= event_bytes(event);
-  has_room_ &= lease_.grow_to_response(num_bytes_);  // shrinks
+  (void)lease_.grow_to_response(num_bytes_);  // shrinks, which cannot fail
   return event;
 }
 
@@ -74,16 +74,21 @@ void ResponseChannel::push(ResponseEvent event) {
   bool cancel = false;
   {
     const std::lock_guard lock(mutex_);
-    if (reader_left_ || overflowed_) return;
-    num_bytes_ += event_bytes(event);
-    has_room_ = lease_.grow_to_response(num_bytes_);
-    if (num_bytes_ > options_.capacity_bytes || !has_room_) {
-      overflowed_ = cancel = true;
-      if (!has_room_) drop_events();  // others wait for that room
+    if (reader_left_ || !overflow_.ok()) return;
+    const int64_t num_bytes = num_bytes_ + event_bytes(event);
+    if (num_bytes > options_.capacity_bytes) {
+      overflow_ = absl::ResourceExhaustedError(
+          absl::StrCat("the client reads too slowly: more than server.response_buffer_bytes = ",
+                       options_.capacity_bytes, " of output waited for it"));
+    } else if (!lease_.grow_to_response(num_bytes)) {
+      overflow_ = buffers_full("the response", options_.buffers->limit_bytes());
+      drop_events();  // others wait for that room
     } else {
       events_.push_back(std::move(event));
+      num_bytes_ = num_bytes;
       wakes = std::exchange(reader_waits_, false);
     }
+    cancel = !overflow_.ok();
   }
   if (cancel) cancel_now();
   if (wakes) wake();
@@ -96,13 +101,7 @@ void ResponseChannel::end(engine::Completion completion) {
     const std::lock_guard lock(mutex_);
     ended_ = true;
     reader_left = reader_left_;
-    if (overflowed_ && !has_room_) {
-      completion.status = buffers_full("the response", options_.buffers->limit_bytes());
-    } else if (overflowed_) {
-      completion.status = absl::ResourceExhaustedError(
-          absl::StrCat("the client reads too slowly: more than server.response_buffer_bytes = ",
-                       options_.capacity_bytes, " of output waited for it"));
-    }
+    if (!overflow_.ok()) completion.status = overflow_;
     if (!reader_left_) {
       events_.push_back(completion);
       num_bytes_ += event_bytes(events_.back());
@@ -119,6 +118,7 @@ void ResponseChannel::abandon() {
     if (reader_left_) return;
     reader_left_ = true;
     drop_events();
+    lease_ = {};  // the engine may hold this longer than there is a budget
   }
   cancel_now();
   std::shared_ptr<const std::function<void()>> dropped;

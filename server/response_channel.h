@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "engine/request.h"
+#include "kernels/core/status.h"
 #include "server/byte_budget.h"
 
 namespace pbserve::server {
@@ -66,9 +67,8 @@ class ResponseChannel : public std::enable_shared_from_this<ResponseChannel> {
   int64_t num_bytes_ = 0;
   bool reader_waits_ = false;
   bool reader_left_ = false;
-  bool overflowed_ = false;
-  bool has_room_ = true;
-  ByteBudget::Lease lease_;  // for num_bytes_
+  absl::Status overflow_;    // not OK: why nothing more is taken
+  ByteBudget::Lease lease_;  // for num_bytes_; of no budget once the reader has left
   bool ended_ = false;
   bool cancel_wanted_ = false;
   std::function<void()> cancel_;

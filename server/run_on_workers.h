@@ -21,13 +21,13 @@
 namespace pbserve::server {
 
 template <class Work>
-std::invoke_result_t<Work> run_caught(Work& work) {
+std::invoke_result_t<Work> run_caught(Work&& work) {
   try {
     return work();
   } catch (const std::bad_alloc&) {
     return out_of_memory();
-  } catch (const std::exception&) {  // its text may quote the request
-    return absl::InternalError("an unexpected exception ended the request");
+  } catch (const std::exception&) {
+    return unexpected_exception();
   }
 }
 

@@ -6,13 +6,10 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ssl/context.hpp>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/config/text_file.h"
 
 namespace pbserve::server {
 namespace {
@@ -20,9 +17,6 @@ namespace {
 namespace asio = boost::asio;
 namespace ssl = asio::ssl;
 using boost::system::error_code;
-
-// More than all CAs of an operating system take.
-constexpr size_t kFileBytesMax = 4 << 20;
 
 // The protocol's name after its length, as ALPN writes a list.
 constexpr unsigned char kAlpn[] = "\x08http/1.1";
@@ -38,19 +32,9 @@ absl::Status refuse(const Source& source, absl::string_view reason) {
 }
 
 absl::StatusOr<std::string> read_pem(const Source& source) {
-  std::error_code error;
-  const auto status = std::filesystem::status(source.file, error);
-  // A pipe would be waited for, and could not be read again.
-  if (!error && !std::filesystem::is_regular_file(status)) return refuse(source, "is not a file");
-  const std::unique_ptr<FILE, int (*)(FILE*)> file(fopen(source.file.c_str(), "rb"), fclose);
-  if (!file) return refuse(source, absl::StrCat("cannot be read: ", std::strerror(errno)));
-  std::string text(kFileBytesMax + 1, '\0');
-  text.resize(fread(text.data(), 1, text.size(), file.get()));
-  if (ferror(file.get()) != 0) return refuse(source, "cannot be read");
-  if (text.size() > kFileBytesMax) {
-    return refuse(source, absl::StrCat("is larger than ", kFileBytesMax, " bytes"));
-  }
-  return text;
+  absl::StatusOr<std::string> text = read_text_file(source.file);
+  if (text.ok()) return text;
+  return absl::InvalidArgumentError(absl::StrCat(source.key, " = ", text.status().message()));
 }
 
 // HTTP/1.1 for a client that asks; one that knows other protocols only is refused (RFC 7301,

@@ -95,6 +95,10 @@ absl::StatusOr<ApiKey> parse_api_key(absl::string_view text) {
   const auto blank = std::find_if(text.begin(), text.end(), is_blank);
   const auto key_bytes = static_cast<size_t>(blank - text.begin());
   if (key_bytes == 0) return absl::InvalidArgumentError("a key must not be empty");
+  if (key_bytes > kApiKeyBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a key has ", key_bytes, " bytes, and must have at most ", kApiKeyBytesMax));
+  }
   ApiKey key{.key = std::string(text.substr(0, key_bytes)), .name = {}};
   if (blank == text.end()) return key;
   absl::string_view name = absl::StripLeadingAsciiWhitespace(text.substr(key_bytes));

@@ -2,6 +2,7 @@
 // RFC 6750 does not allow in one, so that every other character, ':' and '=' too, stays part of it.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,9 @@
 #include "kernels/core/status.h"
 
 namespace pbserve::server {
+
+// No key is longer.
+inline constexpr size_t kApiKeyBytesMax = 512;
 
 struct ApiKey {
   std::string key;

@@ -224,7 +224,7 @@ absl::Status check_key_limits(const ServerOptions& server) {
 
 }  // namespace
 
-absl::StatusOr<ServerConfig> load_config(const std::string& file,
+absl::StatusOr<ServerConfig> read_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides) {
   ServerConfig config;
   RETURN_IF_ERROR(apply_all(file, overrides, &config));
@@ -238,8 +238,14 @@ absl::StatusOr<ServerConfig> load_config(const std::string& file,
   RETURN_IF_ERROR(check_key_limits(config.server));
   RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
   RETURN_IF_ERROR(check_buffered_bytes(config));
-  ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   RETURN_IF_ERROR(engine::validate(config.engine));
+  return config;
+}
+
+absl::StatusOr<ServerConfig> load_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides) {
+  ASSIGN_OR_RETURN(ServerConfig config, read_config(file, overrides));
+  ASSIGN_OR_RETURN(config.server.host, resolve_host(config.server.host));
   return config;
 }
 

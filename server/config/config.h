@@ -57,7 +57,9 @@ struct ServerOptions {
   std::vector<std::string> cors_origins;  // whose pages may read answers; *: all; empty: no CORS
   bool cors_credentials = false;          // those pages may send cookies and certificates
   double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
-  double shutdown_timeout_s = 30;  // what runs may finish after that
+  double shutdown_timeout_s = 30;  // what runs may finish after that. The end comes within
+                                   // drain_delay_s + shutdown_timeout_s + 10: last bytes 5, spans
+                                   // 2, log 2. Whoever kills the process must wait for longer
   double watchdog_s = 120;         // /health fails once the engine stands still for this long while
                                    // it has work; 0 = never
   int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
@@ -71,11 +73,14 @@ struct ServerOptions {
   std::string log_level = "info";              // debug | info | warning | error
   std::string log_format = "text";             // text | json: each line an object
   bool log_requests = true;                    // a line for every request
-  int64_t max_log_lines_per_s = 1000;          // of those; what is left out is counted
+  int64_t max_log_lines_per_s = 1000;          // of those, for callers with a key; as many for
+                                               // others, and for what these are refused. What is
+                                               // left out is counted
 };
 
 struct TracingOptions {
-  std::string otlp_endpoint;  // of OTLP over HTTP: http://collector:4318/v1/traces; empty = none
+  std::string otlp_endpoint;  // of OTLP over HTTP: http://collector:4318/v1/traces; empty = none;
+                              // shown to who asks, so it may hold no password
   std::string service_name = "pbserve";
 };
 
@@ -96,6 +101,11 @@ struct ConfigOverride {
 // Defaults, then the file (if `file` is not empty), then the overrides. Reads the keys of all
 // sources, makes an address of server.host, and checks every limit, the engine's too.
 absl::StatusOr<ServerConfig> load_config(const std::string& file,
+                                         const std::vector<ConfigOverride>& overrides);
+
+// The same without a look at the network: server.host stays as it is written. For a server that
+// listens already, which no name server may hold up.
+absl::StatusOr<ServerConfig> read_config(const std::string& file,
                                          const std::vector<ConfigOverride>& overrides);
 
 // Every key with the value in force, nested as in the file; keys of clients are hidden.

@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   }
   App* app = context_->app;
   if (!message.model().empty() && message.model() != app->engine->info().model_name) {
-    return model_not_found(message.model().substr(0, 200));
+    return model_not_found(message.model().substr(0, kRepeatedBytesMax));
   }
   ASSIGN_OR_RETURN(engine::Request request,
                    from_proto(message, app->config.http.json, request_->id()));

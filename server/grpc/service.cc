@@ -25,8 +25,6 @@ namespace {
 // Of a message to a method that needs no key: a few bytes that come with the call's metadata.
 constexpr std::chrono::seconds kOpenReceiveTimeout(1);
 
-constexpr size_t kLoggedBytesMax = 200;  // of a method
-
 // Ends a call at once.
 class RefusedCall : public grpc::ServerGenericBidiReactor {
  public:
@@ -180,6 +178,12 @@ absl::string_view metadata(const grpc::CallbackServerContext& call, const char* 
 }
 
 absl::Status check_key(const App& app, const grpc::CallbackServerContext& call, Caller* caller) {
+  for (const char* name : {"authorization", "x-api-key"}) {  // as HTTP refuses them
+    if (call.client_metadata().count(name) > 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the metadata ", name, " must not be repeated"));
+    }
+  }
   return app.auth.check({metadata(call, "authorization"), metadata(call, "x-api-key")}, caller);
 }
 
@@ -189,7 +193,8 @@ absl::Status admit(const App& app, const grpc::GenericCallbackServerContext& cal
   // Before "no such method": without a key nobody learns what exists.
   if (method == nullptr || !method->is_open) RETURN_IF_ERROR(check_key(app, call, caller));
   if (method == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("no method ", call.method().substr(0, 200)));
+    return absl::UnimplementedError(
+        absl::StrCat("no method ", call.method().substr(0, kRepeatedBytesMax)));
   }
   if (const int32_t limit = app.config.grpc.max_calls; count.value() >= limit) {
     return absl::ResourceExhaustedError(absl::StrCat("grpc.max_calls = ", limit, " are open"));
@@ -229,7 +234,7 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   const auto request = std::make_shared<OpenRequest>(Transport::kGrpc, context_.app->reports,
                                                      address_of_peer(call->peer()));
   RequestRecord& record = request->record;
-  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kLoggedBytesMax));
+  record.route = std::string(absl::StripPrefix(call->method(), "/").substr(0, kRepeatedBytesMax));
   record.handler = std::string(method != nullptr ? method->path.substr(1) : "");
   record.is_probe = method != nullptr && method->is_open;
   record.generates = method != nullptr && method->is_queued;

@@ -26,12 +26,10 @@ namespace {
 
 using boost::asio::awaitable;
 
-constexpr size_t kLoggedBytesMax = 200;  // of a method and of a path
-
 // Of a head that is whole. The client's own name for the request stays, if it is one.
 absl::Status record_head(const HttpRequest& request, OpenRequest* open) {
-  open->record.method = request.method.substr(0, kLoggedBytesMax);
-  open->record.route = request.path.substr(0, kLoggedBytesMax);
+  open->record.method = request.method.substr(0, kRepeatedBytesMax);
+  open->record.route = request.path.substr(0, kRepeatedBytesMax);
   open->record.trace = open->reports().trace_of(header_or_empty(request, "traceparent"));
   const std::string given = header_or_empty(request, "x-request-id");
   if (given.empty()) return absl::OkStatus();
@@ -80,7 +78,7 @@ awaitable<bool> serve_handler(HttpStream* stream, App* app, const Route* route, 
     };
     reply = co_await run_on_workers(&app->workers, body_bytes, std::move(work));
   } else {
-    reply = route->handler(*app, request);
+    reply = run_caught([&] { return route->handler(*app, request); });
   }
   ByteBudget::Lease unread(&app->buffers);
   if (reply.ok() && !unread.grow_to_response(std::ssize(reply->body))) {

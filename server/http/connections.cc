@@ -10,8 +10,8 @@ HttpConnections::Scope::Scope(HttpConnections* all, std::string address,
     : all_(all),
       connection_{.address = std::move(address), .close = std::move(close), .place = {}} {
   const std::lock_guard lock(all_->mutex_);
+  ++all_->num_open_of_[connection_.address];  // may find no memory; then nothing has been counted
   ++all_->num_open_;
-  ++all_->num_open_of_[connection_.address];
 }
 
 HttpConnections::Scope::~Scope() {

@@ -1,11 +1,14 @@
 #include "server/http/generate.h"
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -155,6 +158,7 @@ awaitable<bool> stream_events(const GenerationExchange& exchange, Started* start
       error = buffers_full("the answer", buffers.limit_bytes());
       sse.clear();
       append_sse_data(to_error_body(error), &sse);
+      started->generation.reset();  // the place of its key is free when the engine has let go of it
       is_done = true;
     }
     if (!co_await stream.write_events(sse)) co_return false;
@@ -172,7 +176,8 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
   ByteBudget& buffers = exchange.app->buffers;
   ByteBudget::Lease unread(&buffers);
   bool has_room = true;
-  while (has_room) {
+  bool is_done = false;
+  while (has_room && !is_done) {
     const std::optional<ResponseEvent> event = started->generation->next();
     if (!event) {
       co_await bell->wait(0);
@@ -180,22 +185,20 @@ awaitable<bool> answer_whole(const GenerationExchange& exchange, Started* starte
       text += delta->text;
       has_room = unread.grow_to_response(std::ssize(text));
     } else if (const auto* completion = std::get_if<engine::Completion>(&*event)) {
+      is_done = true;
       error = completion_error(*completion);
-      if (error.ok()) {
-        reply.body = started->formatter.response(text, *completion);
-        has_room = unread.grow_to_response(std::ssize(reply.body));
-      } else {
-        reply = to_http_reply(error);
-      }
-      break;
+      if (error.ok())
+        reply.body = started->formatter.response(std::exchange(text, {}), *completion);
+      has_room = unread.grow_to_response(std::ssize(reply.body));
     }
   }
-  if (!has_room) {
-    error = buffers_full("the answer", buffers.limit_bytes());
-    reply = to_http_reply(error);
-  }
+  started->generation.reset();
+  std::string().swap(text);
+  if (!has_room) error = buffers_full("the answer", buffers.limit_bytes());
+  if (!error.ok()) reply = to_http_reply(error);
   record_end(error, exchange.open.get());
-  exchange.open->slot.give_back();
+  // Else the engine may still work for it: the place is free when that has let go of it.
+  if (is_done) exchange.open->slot.give_back();
   co_return co_await write_answer(exchange.stream, exchange.open.get(), std::move(reply),
                                   exchange.keep_alive);
 }
@@ -219,12 +222,18 @@ awaitable<bool> run(GenerationExchange* exchange) {
   co_return co_await answer_whole(*exchange, &*started, &bell);
 }
 
-// operator|| takes an exception for a branch that goes on: run() may not throw.
-awaitable<bool> run_caught(GenerationExchange* exchange, absl::Status* error) {
+// operator|| takes an exception for a branch that goes on, and waits until the client leaves: run()
+// may not throw, but for the word that the other branch has ended it.
+awaitable<bool> run_to_status(GenerationExchange* exchange, absl::Status* error) {
   try {
     co_return co_await run(exchange);
   } catch (const std::bad_alloc&) {
     *error = out_of_memory();
+  } catch (const boost::system::system_error& thrown) {
+    if (thrown.code() == asio::error::operation_aborted) throw;
+    *error = unexpected_exception();
+  } catch (const std::exception&) {
+    *error = unexpected_exception();
   }
   co_return false;
 }
@@ -255,7 +264,7 @@ awaitable<bool> serve_generation(GenerationExchange exchange) {
   // The branch that returns first ends the other; an ended run() drops its Generation, which
   // cancels the request in the engine.
   const auto outcome =
-      co_await (run_caught(&exchange, &error) || exchange.stream->wait_for_disconnect());
+      co_await (run_to_status(&exchange, &error) || exchange.stream->wait_for_disconnect());
   if (!error.ok()) exchange.open->fail(error);
   if (outcome.index() == 1 && std::get<1>(outcome)) error = client_left();
   if (!error.ok()) co_await end_with(exchange, error);

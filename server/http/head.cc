@@ -66,6 +66,14 @@ absl::Status check_host(const Head& head) {
   return absl::OkStatus();
 }
 
+// Which of two a proxy before us has checked, nobody knows.
+absl::Status check_credentials(const Head& head) {
+  for (const char* name : {"Authorization", "x-api-key"}) {
+    if (head.count(name) > 1) return bad_header(name, "must not be repeated");
+  }
+  return absl::OkStatus();
+}
+
 // What follows the authority of "http://host:port/path": section 3.2.2 obliges every server to take
 // this form, which proxies are sent.
 absl::string_view without_authority(absl::string_view target) {
@@ -89,6 +97,7 @@ absl::StatusOr<HttpRequest> read_head(const Head& head) {
   RETURN_IF_ERROR(check_transfer_encoding(head));
   RETURN_IF_ERROR(check_content_length(head));
   RETURN_IF_ERROR(check_host(head));
+  RETURN_IF_ERROR(check_credentials(head));
   HttpRequest request;
   request.method = std::string(head.method_string());
   request.path = path_of(view(head.target()));

@@ -1,6 +1,6 @@
 // From a parsed request head to an HttpRequest. Refuses what two servers behind each other could
 // read in two ways (RFC 9112, sections 3.2 and 6): a body that one of them does not see would run
-// as the next request.
+// as the next request. For the same reason a key may stand there once only.
 #pragma once
 
 #include <boost/beast/http/message.hpp>

@@ -64,7 +64,7 @@ Reply models(App& app, const HttpRequest&) {
 
 Reply model(App& app, const HttpRequest& request) {
   const absl::string_view id = absl::string_view(request.path).substr(sizeof("/v1/models/") - 1);
-  if (id != app.engine->info().model_name) return model_not_found(id.substr(0, 200));
+  if (id != app.engine->info().model_name) return model_not_found(id.substr(0, kRepeatedBytesMax));
   return json_reply(model_card(app));
 }
 

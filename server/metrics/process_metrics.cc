@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <sstream>
 #include <vector>
+
+#include "server/descriptor_watch.h"
 
 namespace pbserve::server {
 namespace {
@@ -44,11 +46,9 @@ double boot_time_s() {
   return std::nan("");
 }
 
-// The one that looks is among them.
-double num_open_descriptors() {
-  std::error_code error;
-  const std::filesystem::directory_iterator all("/proc/self/fd", error);
-  return error ? std::nan("") : static_cast<double>(std::distance(all, {})) - 1;
+double open_descriptors() {
+  const std::optional<int64_t> count = num_open_descriptors();
+  return count ? static_cast<double>(*count) : std::nan("");
 }
 
 double max_descriptors() {
@@ -82,7 +82,7 @@ std::string render_process_metrics() {
     add("process_resident_memory_bytes", "Memory in use.", MetricType::Gauge,
         stat.field(24) * static_cast<double>(sysconf(_SC_PAGESIZE)));
   }
-  add("process_open_fds", "Open descriptors.", MetricType::Gauge, num_open_descriptors());
+  add("process_open_fds", "Open descriptors.", MetricType::Gauge, open_descriptors());
   add("process_max_fds", "Limit of open descriptors.", MetricType::Gauge, max_descriptors());
   return prometheus::TextSerializer().Serialize(families);
 }

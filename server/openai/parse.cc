@@ -125,7 +125,7 @@ absl::Status read_model(FieldReader* reader, const OpenAiParseOptions& options) 
   reader->read("model", &model);
   RETURN_IF_ERROR(reader->status());
   if (model.empty() || model == options.model_name) return absl::OkStatus();
-  return model_not_found(model.substr(0, 200));
+  return model_not_found(model.substr(0, kRepeatedBytesMax));
 }
 
 // What both generating routes share.

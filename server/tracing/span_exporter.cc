@@ -7,7 +7,9 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/round_guard.h"
 
 namespace pbserve::server {
 namespace {
@@ -17,6 +19,8 @@ using std::chrono::milliseconds;
 
 // At the end of the process: the rest of the spans is not worth a longer wait.
 constexpr milliseconds kLastTimeout{2000};
+// For want of memory: others may give some back.
+constexpr milliseconds kPauseAfterFailure{100};
 // Failures come in rows; one line a minute tells of them.
 constexpr auto kLogInterval = std::chrono::minutes(1);
 
@@ -28,14 +32,28 @@ bool init_curl() {
   return is_ready;
 }
 
+// Empty where it is not there.
+std::string part_of(CURLU* url, CURLUPart part) {
+  char* text = nullptr;
+  const bool is_there = curl_url_get(url, part, &text, 0) == CURLUE_OK;
+  std::string copy = is_there ? text : "";
+  curl_free(text);
+  return copy;
+}
+
 absl::Status check_endpoint(const std::string& endpoint) {
   const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), curl_url_cleanup);
-  char* scheme = nullptr;
-  const bool is_url = curl_url_set(url.get(), CURLUPART_URL, endpoint.c_str(), 0) == CURLUE_OK &&
-                      curl_url_get(url.get(), CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK;
-  const std::string name = is_url ? scheme : "";
-  curl_free(scheme);
-  if (name == "http" || name == "https") return absl::OkStatus();
+  const bool is_url = curl_url_set(url.get(), CURLUPART_URL, endpoint.c_str(), 0) == CURLUE_OK;
+  const bool may_hold_password = is_url ? !part_of(url.get(), CURLUPART_USER).empty() ||
+                                              !part_of(url.get(), CURLUPART_PASSWORD).empty()
+                                        : absl::StrContains(endpoint, '@');
+  if (may_hold_password) {
+    return absl::InvalidArgumentError(
+        "tracing.otlp_endpoint: must hold no user name and no password: it is shown in the log and "
+        "at /config");
+  }
+  const std::string scheme = part_of(url.get(), CURLUPART_SCHEME);
+  if (is_url && (scheme == "http" || scheme == "https")) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("tracing.otlp_endpoint = ", endpoint,
                                                  ": must be a URL such as "
                                                  "http://collector:4318/v1/traces"));
@@ -134,14 +152,18 @@ std::vector<Span> SpanExporter::take_batch() {
 }
 
 void SpanExporter::run() {
+  RoundGuard guard("span exporter");
   bool is_over = false;
   while (!is_over) {
-    const std::vector<Span> batch = take_batch();
+    std::vector<Span> batch;
+    const bool is_taken = guard.run([&] { batch = take_batch(); });
     {
       const std::lock_guard lock(mutex_);
-      is_over = is_over_ && queue_.empty();
+      is_over = is_over_ && (queue_.empty() || !is_taken);
     }
-    if (!batch.empty()) send(batch);
+    if (!is_taken) std::this_thread::sleep_for(kPauseAfterFailure);
+    if (batch.empty() || guard.run([&] { send(batch); })) continue;
+    num_dropped_ += static_cast<int64_t>(batch.size());
   }
 }
 

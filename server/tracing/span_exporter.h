@@ -18,7 +18,7 @@
 namespace pbserve::server {
 
 struct SpanExporterOptions {
-  std::string endpoint;  // whole URL: http://collector:4318/v1/traces
+  std::string endpoint;  // whole URL: http://collector:4318/v1/traces; no password
   std::vector<SpanAttribute> resource;
   // The names and defaults of OpenTelemetry's batch span processor.
   size_t max_queue_size = 2048;
@@ -29,7 +29,8 @@ struct SpanExporterOptions {
 
 class SpanExporter {
  public:
-  // kInvalidArgument: the endpoint is no http or https URL.
+  // kInvalidArgument: the endpoint is no http or https URL, or holds a password, which is not
+  // repeated.
   static absl::StatusOr<std::unique_ptr<SpanExporter>> start(SpanExporterOptions options);
   // Sends what is left, once, within two seconds.
   ~SpanExporter();

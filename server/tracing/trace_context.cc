@@ -1,8 +1,10 @@
 #include "server/tracing/trace_context.h"
 
 #include <algorithm>
+#include <cstring>
 #include <random>
 #include <span>
+#include <tuple>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -34,10 +36,14 @@ bool is_zero(std::span<const uint8_t> id) {
 
 template <class Id>
 Id random_id() {
+  static_assert(std::tuple_size_v<Id> % sizeof(uint32_t) == 0);
   static thread_local std::random_device source;
   Id id{};
   while (is_zero(id)) {
-    std::generate(id.begin(), id.end(), [] { return static_cast<uint8_t>(source()); });
+    for (size_t i = 0; i < id.size(); i += sizeof(uint32_t)) {
+      const uint32_t bits = source();
+      std::memcpy(&id[i], &bits, sizeof(bits));
+    }
   }
   return id;
 }

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
+#include <vector>
 
 namespace pbserve::server {
 namespace {
@@ -34,6 +36,21 @@ TEST(Auth, KeysAreComparedWhole) {
         "Basic first", "first", "Bearer FIRST"}) {
     EXPECT_EQ(caller_of(auth, {wrong, ""}), "(refused)") << wrong;
   }
+}
+
+TEST(Auth, TheLongestKeyIsTakenAndAnyLongerOneRefused) {
+  const std::string longest(kApiKeyBytesMax, 'k');
+  const Auth auth({{"k", "short"}, {longest, "long"}});
+  EXPECT_EQ(caller_of(auth, {"", longest}), "long");
+  EXPECT_EQ(caller_of(auth, {"", "k"}), "short");
+  EXPECT_EQ(caller_of(auth, {"", longest + "k"}), "(refused)");
+  EXPECT_EQ(caller_of(auth, {"", std::string("k\0", 2)}), "(refused)");
+  // A header of the largest size, against as many keys as may be, costs next to nothing.
+  const Auth many(std::vector<ApiKey>(1000, {"first", "alice"}));
+  const std::string huge(16 << 20, 'k');
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(caller_of(many, {"", huge}), "(refused)");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
 }
 
 TEST(Auth, XApiKeyIsTheSameKey) {

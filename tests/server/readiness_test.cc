@@ -3,6 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
+
+#include "server/descriptor_watch.h"
+#include "tests/engine/demo_engine.h"
+
 namespace pbserve::server {
 namespace {
 
@@ -43,6 +51,24 @@ TEST(ReadyRule, EveryStateHasItsReason) {
   EXPECT_STREQ(reason_of(ReadyState::kDraining), "draining");
   EXPECT_STREQ(reason_of(ReadyState::kNoDescriptors), "out of descriptors");
   EXPECT_STREQ(reason_of(ReadyState::kQueueFull), "queue full");
+}
+
+// For want of memory it may; nobody else looks after the readiness.
+TEST(Readiness, WhatALookThrowsEndsNoThreadAndTheNextOneTells) {
+  const auto engine = engine::make_engine(engine::demo_config());
+  std::atomic<int> num_told = 0;
+  Readiness readiness(engine.get());
+  readiness.set_listener([&](bool is_ready) {
+    if (!is_ready && ++num_told == 1) throw std::runtime_error("no memory");
+  });
+  note_descriptors_used_up();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (num_told < 2 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(num_told, 2);
+  readiness.set_listener(nullptr);  // waits for the look that told
+  EXPECT_EQ(readiness.state(), ReadyState::kNoDescriptors);
 }
 
 }  // namespace

@@ -5,8 +5,12 @@
 #include <gtest/gtest.h>
 #include <spdlog/details/log_msg.h>
 #include <spdlog/formatter.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 #include "server/log.h"
@@ -132,6 +136,45 @@ TEST(LineRate, BoundsTheLinesOfASecondAndCountsTheOthers) {
   EXPECT_TRUE(next.may_write);
   EXPECT_EQ(next.left_out, 2);
   EXPECT_EQ(rate.ask(begin + milliseconds(2000)).left_out, 0);
+}
+
+// A record with a status and the name of a key, or without one.
+RequestRecord by(const std::string& key_name, int status) {
+  RequestRecord made = record();
+  made.caller.key_name = key_name;
+  made.status = status;
+  return made;
+}
+
+// What a log of one line a second writes of one record after ten of another.
+std::string written_after(const RequestRecord& flood, const RequestRecord& last) {
+  std::ostringstream lines;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+      "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(lines)));
+  {
+    RequestLog log({.max_lines_per_s = 1});
+    for (int i = 0; i < 10; ++i) log.write(flood);
+    lines.str("");
+    log.write(last);
+  }
+  spdlog::set_default_logger(before);
+  return lines.str();
+}
+
+TEST(RequestLog, AFloodWithoutAKeyHidesNoLineOfAKey) {
+  for (const int status : {200, 204, 400, 401, 404, 405, 503}) {
+    EXPECT_THAT(written_after(by("", status), by("alice", 200)), HasSubstr("key=alice")) << status;
+  }
+  const std::string hidden = written_after(by("bob", 200), by("alice", 200));
+  EXPECT_THAT(hidden, Not(HasSubstr("key=alice")));
+  EXPECT_THAT(hidden, HasSubstr("10 request lines were left out"));
+}
+
+TEST(RequestLog, WhereThereAreNoKeysRefusalsHideNobody) {
+  for (const int status : {400, 401, 404, 405}) {
+    EXPECT_THAT(written_after(by("", status), by("", 200)), HasSubstr("status=200")) << status;
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -133,6 +134,33 @@ TEST(ResponseChannel, WhoLeavesGivesTheRoomBack) {
   EXPECT_GT(buffers.held_bytes(), kFreeResponseBytes);
   watched.channel->abandon();
   EXPECT_EQ(buffers.held_bytes(), 0);
+}
+
+// After a drain that timed out the engine outlives the budget.
+TEST(ResponseChannel, WhoHasLeftNeedsNoBudgetAnyMore) {
+  std::optional<ByteBudget> buffers(kFreeResponseBytes);
+  Watched watched(1 << 30, true, &*buffers);
+  for (int i = 0; i < 200; ++i) watched.say(std::string(1000, 'x'));
+  watched.channel->abandon();
+  buffers.emplace(7);  // another in its place
+  watched.sink->on_done({});
+  EXPECT_THAT(std::string(watched.end_status.message()),
+              HasSubstr("server.max_buffered_bytes = 65536"));
+  watched.sink.reset();
+  watched.channel.reset();
+  EXPECT_EQ(buffers->held_bytes(), 0);
+}
+
+TEST(ResponseChannel, WhatIsDroppedIsNotCharged) {
+  ByteBudget buffers(1 << 20);
+  Watched watched(2 * kFreeResponseBytes, true, &buffers);
+  watched.set_cancel();
+  watched.say(std::string(kFreeResponseBytes + 1000, 'x'));
+  const int64_t held = buffers.held_bytes();
+  EXPECT_GT(held, 0);
+  watched.say(std::string(kFreeResponseBytes, 'x'));
+  EXPECT_EQ(watched.num_cancelled, 1);
+  EXPECT_EQ(buffers.held_bytes(), held);
 }
 
 TEST(ResponseChannel, ReadingFreesTheBuffer) {

@@ -53,6 +53,13 @@ TEST(ApiKeys, WhatIsNeitherAKeyNorANameIsRefused) {
   EXPECT_THAT(read({" k"}), ElementsAre(HasSubstr("must not be empty")));
 }
 
+TEST(ApiKeys, AKeyHasABound) {
+  const std::string longest(kApiKeyBytesMax, 'k');
+  EXPECT_THAT(read({longest}), ElementsAre(longest + " as key1"));
+  EXPECT_THAT(read({longest + "k name=x"}),
+              ElementsAre("server.api_keys: a key has 513 bytes, and must have at most 512"));
+}
+
 TEST(ApiKeys, NamesAreUnique) {
   EXPECT_THAT(read({"a name=x", "b name=x"}), ElementsAre(HasSubstr("two have the name x")));
   EXPECT_THAT(read({"a name=key2", "b"}), ElementsAre(HasSubstr("two have the name key2")));

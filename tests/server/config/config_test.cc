@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -138,6 +139,31 @@ TEST_F(ConfigFile, RefusesWithItsName) {
     EXPECT_THAT(std::string(config.status().message()), HasSubstr("config.json")) << text;
   }
   EXPECT_EQ(load_config("/does/not/exist", {}).status().code(), absl::StatusCode::kNotFound);
+}
+
+// SIGHUP is taken on the thread that takes SIGTERM too.
+TEST_F(ConfigFile, APipeInItsPlaceIsRefusedAndNotWaitedFor) {
+  const std::string pipe = folder_.path() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, std::string("/dev/zero")}) {
+    EXPECT_EQ(load_config(path, {}).status().message(),
+              path + ": is a pipe or a device, not a file");
+    EXPECT_EQ(refusal({{"server.api_key_file", path}}),
+              "server.api_key_file = " + path + ": is a pipe or a device, not a file");
+  }
+}
+
+TEST_F(ConfigFile, AFileWithoutEndIsRefused) {
+  folder_.write("keys", std::string((4 << 20) + 1, 'k'));
+  EXPECT_THAT(refusal({{"server.api_key_file", folder_.path() + "/keys"}}),
+              HasSubstr("/keys: is larger than 4194304 bytes"));
+}
+
+TEST_F(ConfigFile, ReadAgainItAsksNoNameServer) {
+  const std::vector<ConfigOverride> overrides{kModel, {"server.host", "no-such-host.invalid"}};
+  EXPECT_EQ(read_config("", overrides)->server.host, "no-such-host.invalid");
+  EXPECT_THAT(std::string(load_config("", overrides).status().message()),
+              HasSubstr("server.host = no-such-host.invalid"));
 }
 
 TEST_F(ConfigFile, AFolderInItsPlaceIsAnErrorWithItsName) {

@@ -51,6 +51,15 @@ def test_transfer_encoding_stands_alone(server, lines):
     assert_refused(server, head("Host: x", *lines) + CHUNKED, "Transfer-Encoding")
 
 
+@pytest.mark.parametrize("target", ["/v1/models", "/health"])
+@pytest.mark.parametrize("name, values", [("Authorization", ["Bearer a", "Bearer b"]),
+                                          ("x-api-key", ["a", "a"])])
+def test_a_key_stands_in_a_head_once(server, target, name, values):
+    lines = [f"{spelling}: {value}" for spelling, value in zip((name, name.upper()), values)]
+    data = head("Host: x", *lines, target=target, method="GET")
+    assert_refused(server, data + HIDDEN, f"{name} must not be repeated")
+
+
 def test_content_length_behind_transfer_encoding(server):
     lines = ["Transfer-Encoding: chunked", f"Content-Length: {len(CHUNKED)}"]
     assert_refused(server, head("Host: x", *lines) + CHUNKED, "Content-Length")

@@ -8,6 +8,7 @@ import time
 import pytest
 import requests
 
+from raw_grpc import RawGrpc
 from raw_http import RawConnection
 from server_process import SPEED, Server, run_in_threads, wait_until
 
@@ -182,6 +183,18 @@ def test_shutdown_timeout_cuts_off_with_an_error():
         assert b'"error"' in rest and b"shut down" in rest
         ending.stop(timeout_s=20)
         assert time.monotonic() - begin < 10
+
+
+def test_both_fronts_share_the_time_for_last_bytes():
+    """A body and a message that never come to their ends: five seconds for both, not for each."""
+    with Server() as server, RawConnection(server) as upload, RawGrpc(server) as call:
+        upload.send("POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        stream = call.start_call("/pbserve.v1.Inference/Tokenize", "")
+        call.begin_message(stream, 1000)
+        call.listen(0.5)
+        begin = time.monotonic()
+        server.stop()
+        assert 4 < time.monotonic() - begin < 8
 
 
 def test_second_signal_stops_at_once():

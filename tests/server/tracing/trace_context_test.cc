@@ -59,5 +59,14 @@ TEST(NewTrace, IsSampledAndItsOwn) {
 
 TEST(SpanIds, Differ) { EXPECT_NE(make_span_id(), make_span_id()); }
 
+TEST(SpanIds, EveryByteIsDrawn) {
+  SpanId any{};
+  for (int i = 0; i < 200; ++i) {
+    const SpanId id = make_span_id();
+    for (size_t at = 0; at < id.size(); ++at) any[at] |= id[at];
+  }
+  for (const uint8_t byte : any) EXPECT_EQ(byte, 0xff);
+}
+
 }  // namespace
 }  // namespace pbserve::server
