@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/descriptor_watch.h"
+#include "server/peer_address.h"
 
 namespace pbserve::server {
 namespace {
@@ -128,12 +129,6 @@ void Listener::log(RareLine* line, const std::string& what) {
   }
   line->last = time;
   spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(line->num_unlogged, 0));
-}
-
-std::string address_of(const tcp::endpoint& peer) {
-  const asio::ip::address address = peer.address();
-  if (address.is_v4() || !address.to_v6().is_v4_mapped()) return address.to_string();
-  return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string();
 }
 
 }  // namespace pbserve::server

@@ -11,7 +11,7 @@ namespace pbserve::server {
 namespace {
 
 constexpr size_t kLargeBytes = 1 << 20;
-constexpr int64_t kOpenBytes = 64 << 10;  // of a message that needs no key
+constexpr int64_t kOpenMessageBytes = 64 << 10;  // of a message that needs no key
 
 absl::Status message_too_large(int64_t limit_bytes) {
   return absl::ResourceExhaustedError(
@@ -92,7 +92,7 @@ void GrpcCall::OnReadDone(bool ok) {
 absl::Status GrpcCall::charge_message() {
   const auto bytes = static_cast<int64_t>(message_.Length());
   if (!options_.needs_key) {  // may not spend what is for those with a key
-    return bytes <= kOpenBytes ? absl::OkStatus() : message_too_large(kOpenBytes);
+    return bytes <= kOpenMessageBytes ? absl::OkStatus() : message_too_large(kOpenMessageBytes);
   }
   ByteBudget& buffers = context_->app->buffers;
   lease_ = ByteBudget::Lease(&buffers);

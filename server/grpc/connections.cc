@@ -1,20 +1,14 @@
 #include "server/grpc/connections.h"
 
-#include <linux/tcp.h>  // tcpi_bytes_received; the C library's header does not have it
-#include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstddef>
-#include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/strip.h"
 #include "server/api_error.h"
+#include "server/grpc/socket_facts.h"
+#include "server/peer_address.h"
 
 namespace pbserve::server {
 namespace {
@@ -24,36 +18,7 @@ constexpr auto kPause = std::chrono::milliseconds(10);
 
 // While a message that needs no key is awaited: it is a few bytes, but others may share its
 // connection.
-constexpr int64_t kOpenBytes = 4 << 20;
-
-std::optional<uint64_t> inode_of(int descriptor) {
-  struct stat facts {};
-  if (fstat(descriptor, &facts) != 0 || !S_ISSOCK(facts.st_mode)) return std::nullopt;
-  return facts.st_ino;
-}
-
-// Since the connection began; nothing where the system does not count.
-std::optional<int64_t> received_bytes(int descriptor) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  constexpr size_t kEnd = offsetof(tcp_info, tcpi_bytes_received) + sizeof(__u64);
-  if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 || size < kEnd) {
-    return std::nullopt;
-  }
-  return static_cast<int64_t>(info.tcpi_bytes_received);
-}
-
-// "ipv4:1.2.3.4:5" and "ipv6:%5B::1%5D:5" -> "1.2.3.4:5" and "[::1]:5".
-std::string key_of(absl::string_view peer) {
-  peer.remove_prefix(std::min(peer.size(), peer.find(':') + 1));
-  return absl::StrReplaceAll(peer, {{"%5B", "["}, {"%5D", "]"}, {"%25", "%"}});
-}
-
-// "1.2.3.4:5" and "[::1]:5", without the port and the brackets.
-absl::string_view address_of(absl::string_view key) {
-  const absl::string_view address = key.substr(0, key.rfind(':'));
-  return absl::StripSuffix(absl::StripPrefix(address, "["), "]");
-}
+constexpr int64_t kSharedBytes = 4 << 20;
 
 }  // namespace
 
@@ -76,14 +41,14 @@ void GrpcConnections::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void GrpcConnections::add(std::string peer, int descriptor) {
+void GrpcConnections::add(std::string name, std::string address, int descriptor) {
   const auto inode = inode_of(descriptor);
   if (!inode) return;
   const std::lock_guard lock(mutex_);
   // One of the same name is closed: no two open ones have the same addresses.
-  Connection& connection = connections_[std::move(peer)];
+  Connection& connection = connections_[std::move(name)];
   num_readings_ -= std::ssize(connection.readings);
-  connection = Connection(descriptor, *inode);
+  connection = Connection(std::move(address), descriptor, *inode);
 }
 
 bool GrpcConnections::has_room(absl::string_view address) const {
@@ -91,7 +56,7 @@ bool GrpcConnections::has_room(absl::string_view address) const {
   if (limits_.per_address == 0) return true;
   const auto num_of_address =
       std::count_if(connections_.begin(), connections_.end(),
-                    [address](const auto& item) { return address_of(item.first) == address; });
+                    [address](const auto& item) { return item.second.address == address; });
   return num_of_address < limits_.per_address;
 }
 
@@ -108,8 +73,7 @@ bool GrpcConnections::shed(absl::string_view address) {
   auto longest = connections_.end();
   for (auto it = connections_.begin(); it != connections_.end(); ++it) {
     const Connection& connection = it->second;
-    if (connection.num_calls > 0 || (!address.empty() && address_of(it->first) != address))
-      continue;
+    if (connection.num_calls > 0 || (!address.empty() && connection.address != address)) continue;
     if (longest == connections_.end() || connection.idle_since < longest->second.idle_since) {
       longest = it;
     }
@@ -135,13 +99,13 @@ std::string GrpcConnections::make_room(absl::string_view address) {
 
 void GrpcConnections::begin_call(absl::string_view peer) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found != connections_.end()) ++found->second.num_calls;
 }
 
 void GrpcConnections::end_call(absl::string_view peer) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end() || found->second.num_calls == 0) return;
   --found->second.num_calls;
   found->second.idle_since = std::chrono::steady_clock::now();
@@ -156,7 +120,7 @@ int64_t GrpcConnections::num_open() {
 int64_t GrpcConnections::begin(absl::string_view peer, bool needs_key, Refuse refuse) {
   const std::lock_guard lock(mutex_);
   const int64_t id = next_id_++;
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end()) return id;
   Connection& connection = found->second;
   connection.received = received_bytes(connection.descriptor).value_or(connection.received);
@@ -169,7 +133,7 @@ int64_t GrpcConnections::begin(absl::string_view peer, bool needs_key, Refuse re
 
 void GrpcConnections::end(absl::string_view peer, int64_t id, int64_t message_bytes) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end()) return;
   Connection& connection = found->second;
   const auto reading = connection.readings.find(id);
@@ -193,7 +157,7 @@ void GrpcConnections::look(Connection* connection, Refusals* refusals) {
     if (!reading.refuse) continue;
     if (reading.needs_key) {
       if (oldest == nullptr) oldest = &reading;
-    } else if (connection->received - reading.received_before > kOpenBytes) {
+    } else if (connection->received - reading.received_before > kSharedBytes) {
       refusals->emplace_back(std::exchange(reading.refuse, nullptr),
                              absl::ResourceExhaustedError("the message is too large"));
     }

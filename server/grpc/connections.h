@@ -38,14 +38,14 @@ class GrpcConnections {
   GrpcConnections(const GrpcConnections&) = delete;
   GrpcConnections& operator=(const GrpcConnections&) = delete;
 
-  // A connection that gRPC gets; `peer` is "address:port", IPv6 addresses in brackets.
-  void add(std::string peer, int descriptor);
+  // A connection that gRPC gets; `name` is its connection_name(), with the `address` in it.
+  void add(std::string name, std::string address, int descriptor);
 
   // Why a new connection from `address` cannot be taken; empty if it can. Ends the longest idle one
   // where a limit is reached: one without a call.
   std::string make_room(absl::string_view address);
 
-  // Between these `peer` has a call open.
+  // Between these `peer`, as gRPC writes it, has a call open.
   void begin_call(absl::string_view peer);
   void end_call(absl::string_view peer);
 
@@ -56,8 +56,8 @@ class GrpcConnections {
   int64_t num_open();
   int64_t num_refused() const { return num_refused_; }  // for want of room, so far
 
-  // From begin() to end() a message is received from `peer`, as gRPC writes it. One that needs no
-  // key has a small bound of its own and is not charged. `id` names the message in end().
+  // From begin() to end() a message is received from `peer`. One that needs no key has a small
+  // bound of its own and is not charged. `id` names the message in end().
   int64_t begin(absl::string_view peer, bool needs_key, Refuse refuse);
   void end(absl::string_view peer, int64_t id, int64_t message_bytes);
 
@@ -70,11 +70,12 @@ class GrpcConnections {
   };
   struct Connection {
     Connection() = default;
-    Connection(int the_descriptor, uint64_t the_inode)
-        : descriptor(the_descriptor), inode(the_inode) {}
+    Connection(std::string the_address, int the_descriptor, uint64_t the_inode)
+        : address(std::move(the_address)), descriptor(the_descriptor), inode(the_inode) {}
 
     bool is_open() const;
 
+    std::string address;
     int descriptor = -1;
     uint64_t inode = 0;
     int64_t num_calls = 0;
@@ -95,7 +96,7 @@ class GrpcConnections {
   const ConnectionLimits limits_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::unordered_map<std::string, Connection> connections_;  // by peer
+  std::unordered_map<std::string, Connection> connections_;  // by name
   int64_t num_readings_ = 0;
   int64_t next_id_ = 0;
   bool is_over_ = false;

@@ -18,6 +18,7 @@
 #include "server/grpc/reflection.h"
 #include "server/grpc/status.h"
 #include "server/open_request.h"
+#include "server/peer_address.h"
 
 namespace pbserve::server {
 namespace {

@@ -107,7 +107,7 @@ TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   loopback.send(2 * kBudget);  // before the message: not its
   Refusal refusal;
   const int64_t id = connections.begin(kPeer, /*needs_key=*/true, refusal.callback());
@@ -124,7 +124,7 @@ TEST(GrpcConnections, CompleteMessagesOfAConnectionAreNotCountedTwice) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   Refusal slow;
   const int64_t slow_id = connections.begin(kPeer, /*needs_key=*/true, slow.callback());
   for (int i = 0; i < 4; ++i) {
@@ -141,7 +141,7 @@ TEST(GrpcConnections, WithoutAKeyTheBudgetIsNotTouched) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   Refusal refusal;
   const int64_t id = connections.begin(kPeer, /*needs_key=*/false, refusal.callback());
   loopback.send(2 * kBudget);
@@ -160,11 +160,11 @@ TEST(GrpcConnections, ClosedOnesMakeRoom) {
   ByteBudget budget(kBudget);
   GrpcConnections connections(&budget, limits(2, 0));
   Loopback first;
-  connections.add("127.0.0.1:1", first.server());
+  connections.add("127.0.0.1:1", "127.0.0.1", first.server());
   connections.begin_call("ipv4:127.0.0.1:1");
   {
     Loopback second;
-    connections.add("[::1]:2", second.server());
+    connections.add("[::1]:2", "::1", second.server());
     connections.begin_call("ipv6:%5B::1%5D:2");
     EXPECT_EQ(connections.make_room("10.0.0.1"), "grpc.max_connections = 2 are busy");
   }
@@ -180,10 +180,10 @@ TEST(GrpcConnections, TheLongestIdleMakesRoom) {
   Loopback busy;
   Loopback longest;
   Loopback later;
-  connections.add("127.0.0.1:1", busy.server());
+  connections.add("127.0.0.1:1", "127.0.0.1", busy.server());
   connections.begin_call("ipv4:127.0.0.1:1");
-  connections.add("127.0.0.1:3", later.server());
-  connections.add("127.0.0.1:2", longest.server());
+  connections.add("127.0.0.1:3", "127.0.0.1", later.server());
+  connections.add("127.0.0.1:2", "127.0.0.1", longest.server());
   connections.begin_call("ipv4:127.0.0.1:3");
   connections.end_call("ipv4:127.0.0.1:3");
   EXPECT_EQ(connections.make_room("127.0.0.1"), "");
@@ -196,8 +196,8 @@ TEST(GrpcConnections, AnAddressHasALimitOfItsOwn) {
   GrpcConnections connections(&budget, limits(100, 1));
   Loopback one;
   Loopback other;
-  connections.add("10.0.0.1:1", one.server());
-  connections.add("[fe80::1]:1", other.server());
+  connections.add("10.0.0.1:1", "10.0.0.1", one.server());
+  connections.add("[fe80::1]:1", "fe80::1", other.server());
   connections.begin_call("ipv4:10.0.0.1:1");
   EXPECT_EQ(connections.make_room("10.0.0.1"),
             "server.max_connections_per_address = 1 are busy, all of 10.0.0.1");
