@@ -31,7 +31,8 @@ GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* cal
 
 void GrpcCall::start() {
   self_ = shared_from_this();
-  context_->connections->begin_call(peer_);
+  // Who has no key may not keep a connection: a health watch never ends.
+  if (options_.needs_key) context_->connections->begin_call(peer_);
   read();
 }
 
@@ -122,7 +123,7 @@ absl::Status GrpcCall::end_of_messages() const {
 
 void GrpcCall::OnDone() {
   if (was_large_) context_->heap.note();
-  context_->connections->end_call(peer_);
+  if (options_.needs_key) context_->connections->end_call(peer_);
   self_.reset();
 }
 
