@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "server/api_error.h"
@@ -15,6 +16,10 @@ namespace {
 
 // 10 Gbit/s bring 12 MB between two looks.
 constexpr auto kPause = std::chrono::milliseconds(10);
+
+// Between two looks for connections that gRPC has closed, where there is no room: each asks the
+// system about every one of them.
+constexpr auto kLookInterval = std::chrono::milliseconds(100);
 
 // While a message that needs no key is awaited: it is a few bytes, but others may share its
 // connection.
@@ -44,55 +49,62 @@ void GrpcConnections::stop() {
 void GrpcConnections::add(std::string name, std::string address, int descriptor) {
   const auto inode = inode_of(descriptor);
   if (!inode) return;
+  std::string group = address_group(address);
   const std::lock_guard lock(mutex_);
   // One of the same name is closed: no two open ones have the same addresses.
-  Connection& connection = connections_[std::move(name)];
-  num_readings_ -= std::ssize(connection.readings);
-  connection = Connection(std::move(address), descriptor, *inode);
+  if (const auto old = connections_.find(name); old != connections_.end()) forget(old);
+  int64_t& num_of_group = num_of_group_[group];
+  connections_.emplace(std::move(name), Connection(std::move(group), descriptor, *inode));
+  ++num_of_group;
 }
 
-bool GrpcConnections::has_room(absl::string_view address) const {
+GrpcConnections::Connections::iterator GrpcConnections::forget(Connections::iterator connection) {
+  num_readings_ -= std::ssize(connection->second.readings);
+  const auto count = num_of_group_.find(connection->second.group);
+  if (--count->second == 0) num_of_group_.erase(count);
+  return connections_.erase(connection);
+}
+
+bool GrpcConnections::has_room(const std::string& group) const {
   if (std::cmp_greater_equal(connections_.size(), limits_.in_all)) return false;
   if (limits_.per_address == 0) return true;
-  const auto num_of_address =
-      std::count_if(connections_.begin(), connections_.end(),
-                    [address](const auto& item) { return item.second.address == address; });
-  return num_of_address < limits_.per_address;
+  const auto count = num_of_group_.find(group);
+  return count == num_of_group_.end() || count->second < limits_.per_address;
 }
 
 // gRPC does not tell when it closes a connection. Its descriptor does.
 void GrpcConnections::forget_closed() {
-  std::erase_if(connections_, [this](const auto& item) {
-    if (item.second.is_open()) return false;
-    num_readings_ -= std::ssize(item.second.readings);
-    return true;
-  });
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    it = it->second.is_open() ? std::next(it) : forget(it);
+  }
+  last_look_ = Clock::now();
 }
 
-bool GrpcConnections::shed(absl::string_view address) {
+bool GrpcConnections::shed(absl::string_view group) {
   auto longest = connections_.end();
   for (auto it = connections_.begin(); it != connections_.end(); ++it) {
     const Connection& connection = it->second;
-    if (connection.num_calls > 0 || (!address.empty() && connection.address != address)) continue;
+    if (connection.num_calls > 0 || (!group.empty() && connection.group != group)) continue;
     if (longest == connections_.end() || connection.idle_since < longest->second.idle_since) {
       longest = it;
     }
   }
   if (longest == connections_.end()) return false;
-  // gRPC sees the end of the stream, and closes. Another descriptor cannot have taken the number
-  // since forget_closed() looked, unless gRPC has closed this one within the microsecond.
-  ::shutdown(longest->second.descriptor, SHUT_RDWR);
-  connections_.erase(longest);
+  // gRPC sees the end of the stream, and closes. Where it has closed by itself there is room, and
+  // the number may be somebody else's by now.
+  if (longest->second.is_open()) ::shutdown(longest->second.descriptor, SHUT_RDWR);
+  forget(longest);
   return true;
 }
 
 std::string GrpcConnections::make_room(absl::string_view address) {
+  const std::string group = address_group(address);
   const std::lock_guard lock(mutex_);
-  if (has_room(address)) return {};
-  forget_closed();
-  if (has_room(address)) return {};
+  if (has_room(group)) return {};
+  if (Clock::now() - last_look_ >= kLookInterval) forget_closed();
+  if (has_room(group)) return {};
   const bool is_full = std::cmp_greater_equal(connections_.size(), limits_.in_all);
-  if (shed(is_full ? "" : address)) return {};
+  if (shed(is_full ? "" : group)) return {};
   ++num_refused_;
   return is_full ? limits_.all_busy() : limits_.address_busy(address);
 }
@@ -108,7 +120,7 @@ void GrpcConnections::end_call(absl::string_view peer) {
   const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end() || found->second.num_calls == 0) return;
   --found->second.num_calls;
-  found->second.idle_since = std::chrono::steady_clock::now();
+  found->second.idle_since = Clock::now();
 }
 
 int64_t GrpcConnections::num_open() {

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -204,6 +205,81 @@ TEST(GrpcConnections, AnAddressHasALimitOfItsOwn) {
   EXPECT_EQ(connections.make_room("10.0.0.2"), "");
   EXPECT_EQ(connections.make_room("fe80::1"), "");  // it was idle
   other.expect_closed();
+}
+
+TEST(GrpcConnections, ANetworkOfIpv6HasTheLimitOfOneAddress) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(100, 1));
+  Loopback one;
+  connections.add("[2001:db8::1]:1", "2001:db8::1", one.server());
+  connections.begin_call("ipv6:%5B2001:db8::1%5D:1");
+  EXPECT_EQ(connections.make_room("2001:db8::2"),
+            "server.max_connections_per_address = 1 are busy, all of 2001:db8::2");
+  EXPECT_EQ(connections.make_room("2001:db8:0:1::1"), "");
+}
+
+TEST(GrpcConnections, AnAddressCountsWhatItHasOpen) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(100, 2));
+  Loopback kept;
+  connections.add("10.0.0.1:1", "10.0.0.1", kept.server());
+  connections.begin_call("ipv4:10.0.0.1:1");
+  for (int i = 0; i < 3; ++i) {  // each makes room for the next
+    Loopback idle;
+    EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+    connections.add("10.0.0.1:2", "10.0.0.1", idle.server());  // a name may come again
+  }
+  EXPECT_EQ(connections.num_open(), 1);
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+}
+
+// Each look asks the system about every connection: who is refused must not cause one each time.
+TEST(GrpcConnections, RefusalsShareALookForClosedOnes) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(1, 0));
+  const auto refused = [&] { return !connections.make_room("10.0.0.2").empty(); };
+  for (int i = 0; i < 20; ++i) {
+    auto closed = std::make_unique<Loopback>();
+    connections.add("10.0.0.1:1", "10.0.0.1", closed->server());
+    connections.begin_call("ipv4:10.0.0.1:1");
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_TRUE(refused());  // it looks
+    closed.reset();
+    const bool is_refused_still = refused();
+    const auto taken = std::chrono::steady_clock::now() - begin;
+    if (taken > std::chrono::milliseconds(90)) continue;  // the machine was elsewhere
+    EXPECT_TRUE(is_refused_still);
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    EXPECT_FALSE(refused());
+    return;
+  }
+  FAIL() << "no two calls within 90 ms";
+}
+
+TEST(GrpcConnections, WhoeverHasTheNumberOfAClosedOneIsLeftAlone) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(1, 0));
+  auto closed = std::make_unique<Loopback>();
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+  connections.add("10.0.0.1:1", "10.0.0.1", closed->server());
+  connections.begin_call("ipv4:10.0.0.1:1");
+  EXPECT_NE(connections.make_room("10.0.0.1"), "");  // it looks, and not again for a while
+  connections.end_call("ipv4:10.0.0.1:1");
+  const int number = closed->server();
+  closed.reset();
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  const bool has_number = pair[0] == number || pair[1] == number;
+  if (!has_number) {
+    ASSERT_EQ(dup2(pair[0], number), number);
+  }
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+  EXPECT_EQ(send(pair[0], "x", 1, MSG_NOSIGNAL), 1);
+  EXPECT_EQ(send(pair[1], "x", 1, MSG_NOSIGNAL), 1);
+  close(pair[0]);
+  close(pair[1]);
+  if (!has_number) close(number);
 }
 
 }  // namespace
