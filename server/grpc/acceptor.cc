@@ -36,9 +36,10 @@ void GrpcAcceptor::Impl::take(tcp::socket socket) {
   const tcp::endpoint peer = socket.remote_endpoint(error);
   if (!error) socket.set_option(tcp::no_delay(true), error);
   if (!error) socket.non_blocking(true, error);
-  const int descriptor = error ? -1 : socket.release(error);
   if (error) return;  // the peer is gone
-  connections->add(connection_name(peer), address_of(peer), descriptor);
+  connections->add(connection_name(peer), address_of(peer), socket.native_handle());
+  const int descriptor = socket.release(error);  // what may throw has been done: it has an owner
+  if (error) return;
   GrpcConnectionTaker::NewConnectionParameters connection;
   connection.listener_fd = listener.descriptor();
   connection.fd = descriptor;  // gRPC's from here on
