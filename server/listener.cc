@@ -5,12 +5,12 @@
 #include <boost/asio/strand.hpp>
 #include <chrono>
 #include <new>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/descriptor_watch.h"
 #include "server/peer_address.h"
+#include "server/run_surely.h"
 
 namespace pbserve::server {
 namespace {
@@ -21,20 +21,7 @@ using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
-constexpr auto kMemoryPause = std::chrono::milliseconds(10);
 constexpr auto kLogInterval = std::chrono::seconds(1);
-
-// Again and again until there is memory for it. A timer would need some.
-template <class Work>
-void run_surely(const Work& work) {
-  while (true) {
-    try {
-      return work();
-    } catch (const std::bad_alloc&) {
-      std::this_thread::sleep_for(kMemoryPause);
-    }
-  }
-}
 
 }  // namespace
 

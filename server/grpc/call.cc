@@ -1,11 +1,13 @@
 #include "server/grpc/call.h"
 
+#include <exception>
 #include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/grpc/status.h"
+#include "server/run_surely.h"
 
 namespace pbserve::server {
 namespace {
@@ -59,20 +61,27 @@ void GrpcCall::read() {
 void GrpcCall::stop_reading(const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
-    if (!is_reading_) return;
+    if (!is_reading_ || !take_end_locked()) return;
   }
-  finish(status);
+  end(status);
 }
 
 void GrpcCall::OnReadDone(bool ok) {
+  bool is_over = false;
   {
     const std::lock_guard lock(mutex_);
     is_reading_ = false;
-    is_serving_ = ok;
+    is_over = is_finished_;
+    is_serving_ = ok && !is_over;
     was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
   }
   timeout_->Cancel();
   context_->connections->end(peer_, reading_id_, ok ? static_cast<int64_t>(message_.Length()) : 0);
+  if (is_over) return message_.Clear();  // too late; a worker would find no call
+  guard([this, ok] { take_message(ok); });
+}
+
+void GrpcCall::take_message(bool ok) {
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
     return finish(end_of_messages());
@@ -86,7 +95,7 @@ void GrpcCall::OnReadDone(bool ok) {
     context_->app->workers.post(message_.Length(), [self] { self->run(); });
   } catch (const std::bad_alloc&) {
     message_.Clear();
-    finish(out_of_memory());
+    throw;
   }
 }
 
@@ -102,18 +111,26 @@ absl::Status GrpcCall::charge_message() {
 }
 
 void GrpcCall::run() {
-  // Out of the way of the next message, which may be read before serve() returns.
-  const ByteBudget::Lease lease = std::move(lease_);
-  grpc::ByteBuffer message;
-  message.Swap(&message_);
-  request_->record.bytes_in += static_cast<int64_t>(message.Length());
-  const WorkerPool& workers = context_->app->workers;
-  if (workers.refuses()) return finish(workers.refusal());
-  try {
+  guard([this] {
+    // Out of the way of the next message, which may be read before serve() returns.
+    const ByteBudget::Lease lease = std::move(lease_);
+    grpc::ByteBuffer message;
+    message.Swap(&message_);
+    request_->record.bytes_in += static_cast<int64_t>(message.Length());
+    const WorkerPool& workers = context_->app->workers;
+    if (!options_.is_cheap && workers.refuses()) return finish(workers.refusal());
     serve(&message);
+  });
+}
+
+void GrpcCall::guard(absl::FunctionRef<void()> work) {
+  try {
+    work();
   } catch (const std::bad_alloc&) {
-    message.Clear();
-    finish(absl::ResourceExhaustedError("the server has not enough memory for this message"));
+    run_surely([this] { finish(out_of_memory()); });
+  } catch (const std::exception&) {  // its text may quote the request
+    run_surely(
+        [this] { finish(absl::InternalError("an unexpected exception ended the request")); });
   }
 }
 
@@ -129,14 +146,21 @@ void GrpcCall::OnDone() {
 
 bool GrpcCall::take_end() {
   const std::lock_guard lock(mutex_);
-  return !std::exchange(is_finished_, true);
+  return take_end_locked();
 }
 
 void GrpcCall::finish(const absl::Status& status) {
-  if (!take_end()) return;
-  status.ok() ? request_->succeed() : request_->fail(status);
+  if (take_end()) end(status);
+}
+
+void GrpcCall::end(const absl::Status& status) {
+  grpc::Status last;
+  run_surely([&] {  // nobody else will do it
+    status.ok() ? request_->succeed() : request_->fail(status);
+    last = to_grpc(status);
+  });
   if (!absl::IsCancelled(status)) request_->slot.give_back();  // else when the engine lets go
-  Finish(to_grpc(status));
+  Finish(std::move(last));
 }
 
 void GrpcCall::reply(grpc::ByteBuffer message) {

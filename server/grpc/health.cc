@@ -69,6 +69,10 @@ void HealthWatch::serve(grpc::ByteBuffer* bytes) {
 }
 
 void HealthWatch::pump() {
+  guard([this] { write_status(); });
+}
+
+void HealthWatch::write_status() {
   {
     const std::lock_guard lock(mutex_);
     if (is_reading_ || is_serving_ || is_writing_ || is_finished_) return;
@@ -87,8 +91,9 @@ void HealthWatch::OnWriteDone(bool ok) {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
     is_over = !ok || is_cancelled_;
+    if (is_over && !take_end_locked()) return;
   }
-  if (is_over) return finish(absl::CancelledError("the client left"));
+  if (is_over) return end(absl::CancelledError("the client left"));
   pump();
 }
 
@@ -96,9 +101,9 @@ void HealthWatch::OnCancel() {
   {
     const std::lock_guard lock(mutex_);
     is_cancelled_ = true;
-    if (is_reading_ || is_serving_ || is_writing_) return;
+    if (is_reading_ || is_serving_ || is_writing_ || !take_end_locked()) return;
   }
-  finish(absl::CancelledError("the client left"));
+  end(absl::CancelledError("the client left"));
 }
 
 absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes) {
@@ -107,7 +112,7 @@ absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::By
   if (!GrpcHealth::knows(message->service())) {
     return absl::NotFoundError("service: not one that is served here");
   }
-  return response(status);
+  return response(health.status(true));
 }
 
 }  // namespace pbserve::server

@@ -46,6 +46,7 @@ class HealthWatch : public GrpcCall {
 
  private:
   void serve(grpc::ByteBuffer* bytes) override;
+  void write_status();
 
   GrpcHealth* const health_;
 
