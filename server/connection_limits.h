@@ -13,7 +13,7 @@ namespace pbserve::server {
 struct ConnectionLimits {
   const char* key = "";  // of in_all in the config
   int32_t in_all = 0;
-  int32_t per_address = 0;  // server.max_connections_per_address; 0 = none
+  int32_t per_address = 0;  // server.max_connections_per_address, an address_group(); 0 = none
 
   // Why a new connection cannot be taken, though idle ones would make room.
   std::string all_busy() const { return absl::StrCat(key, " = ", in_all, " are busy"); }

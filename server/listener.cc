@@ -6,11 +6,12 @@
 #include <chrono>
 #include <exception>
 #include <new>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/descriptor_watch.h"
+#include "server/peer_address.h"
+#include "server/run_surely.h"
 
 namespace pbserve::server {
 namespace {
@@ -21,20 +22,7 @@ using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // after "too many open files"
-constexpr auto kMemoryPause = std::chrono::milliseconds(10);
 constexpr auto kLogInterval = std::chrono::seconds(1);
-
-// Again and again until there is memory for it. A timer would need some.
-template <class Work>
-void run_surely(const Work& work) {
-  while (true) {
-    try {
-      return work();
-    } catch (const std::bad_alloc&) {
-      std::this_thread::sleep_for(kMemoryPause);
-    }
-  }
-}
 
 }  // namespace
 
@@ -129,12 +117,6 @@ void Listener::log(RareLine* line, const std::string& what) {
   }
   line->last = time;
   spdlog::warn("{} {} (and {} not logged)", name_, what, std::exchange(line->num_unlogged, 0));
-}
-
-std::string address_of(const tcp::endpoint& peer) {
-  const asio::ip::address address = peer.address();
-  if (address.is_v4() || !address.to_v6().is_v4_mapped()) return address.to_string();
-  return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string();
 }
 
 }  // namespace pbserve::server

@@ -57,7 +57,4 @@ class Listener {
   RareLine refused_;
 };
 
-// The address without the port; of an IPv4 client of an IPv6 socket the IPv4 address.
-std::string address_of(const boost::asio::ip::tcp::endpoint& peer);
-
 }  // namespace pbserve::server

@@ -6,8 +6,8 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "server/listener.h"
+#include "server/peer_address.h"
 #include "server/run_io.h"
 
 namespace pbserve::server {
@@ -16,16 +16,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
-
-// As GrpcConnections wants it. gRPC takes an IPv4 client of an IPv6 socket for what it is.
-std::string name_of(const tcp::endpoint& peer) {
-  const asio::ip::address address = peer.address();
-  if (address.is_v4()) return absl::StrCat(address.to_string(), ":", peer.port());
-  const asio::ip::address_v6 v6 = address.to_v6();
-  if (!v6.is_v4_mapped()) return absl::StrCat("[", v6.to_string(), "]:", peer.port());
-  const auto v4 = asio::ip::make_address_v4(asio::ip::v4_mapped, v6);
-  return absl::StrCat(v4.to_string(), ":", peer.port());
-}
 
 }  // namespace
 
@@ -43,12 +33,13 @@ struct GrpcAcceptor::Impl {
 
 void GrpcAcceptor::Impl::take(tcp::socket socket) {
   error_code error;
-  const std::string peer = name_of(socket.remote_endpoint(error));
+  const tcp::endpoint peer = socket.remote_endpoint(error);
   if (!error) socket.set_option(tcp::no_delay(true), error);
   if (!error) socket.non_blocking(true, error);
-  const int descriptor = error ? -1 : socket.release(error);
   if (error) return;  // the peer is gone
-  connections->add(peer, descriptor);
+  connections->add(connection_name(peer), address_of(peer), socket.native_handle());
+  const int descriptor = socket.release(error);  // what may throw has been done: it has an owner
+  if (error) return;
   GrpcConnectionTaker::NewConnectionParameters connection;
   connection.listener_fd = listener.descriptor();
   connection.fd = descriptor;  // gRPC's from here on

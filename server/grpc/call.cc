@@ -1,17 +1,19 @@
 #include "server/grpc/call.h"
 
+#include <exception>
 #include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/grpc/status.h"
+#include "server/run_surely.h"
 
 namespace pbserve::server {
 namespace {
 
 constexpr size_t kLargeBytes = 1 << 20;
-constexpr int64_t kOpenBytes = 64 << 10;  // of a message that needs no key
+constexpr int64_t kOpenMessageBytes = 64 << 10;  // of a message that needs no key
 
 absl::Status message_too_large(int64_t limit_bytes) {
   return absl::ResourceExhaustedError(
@@ -31,7 +33,8 @@ GrpcCall::GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* cal
 
 void GrpcCall::start() {
   self_ = shared_from_this();
-  context_->connections->begin_call(peer_);
+  // Who has no key may not keep a connection: a health watch never ends.
+  if (options_.needs_key) context_->connections->begin_call(peer_);
   read();
 }
 
@@ -58,20 +61,27 @@ void GrpcCall::read() {
 void GrpcCall::stop_reading(const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
-    if (!is_reading_) return;
+    if (!is_reading_ || !take_end_locked()) return;
   }
-  finish(status);
+  end(status);
 }
 
 void GrpcCall::OnReadDone(bool ok) {
+  bool is_over = false;
   {
     const std::lock_guard lock(mutex_);
     is_reading_ = false;
-    is_serving_ = ok;
+    is_over = is_finished_;
+    is_serving_ = ok && !is_over;
     was_large_ |= !ok || message_.Length() >= kLargeBytes;  // how far the rest came is unknown
   }
   timeout_->Cancel();
   context_->connections->end(peer_, reading_id_, ok ? static_cast<int64_t>(message_.Length()) : 0);
+  if (is_over) return message_.Clear();  // too late; a worker would find no call
+  guard([this, ok] { take_message(ok); });
+}
+
+void GrpcCall::take_message(bool ok) {
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
     return finish(end_of_messages());
@@ -85,14 +95,14 @@ void GrpcCall::OnReadDone(bool ok) {
     context_->app->workers.post(message_.Length(), [self] { self->run(); });
   } catch (const std::bad_alloc&) {
     message_.Clear();
-    finish(out_of_memory());
+    throw;
   }
 }
 
 absl::Status GrpcCall::charge_message() {
   const auto bytes = static_cast<int64_t>(message_.Length());
   if (!options_.needs_key) {  // may not spend what is for those with a key
-    return bytes <= kOpenBytes ? absl::OkStatus() : message_too_large(kOpenBytes);
+    return bytes <= kOpenMessageBytes ? absl::OkStatus() : message_too_large(kOpenMessageBytes);
   }
   ByteBudget& buffers = context_->app->buffers;
   lease_ = ByteBudget::Lease(&buffers);
@@ -101,18 +111,26 @@ absl::Status GrpcCall::charge_message() {
 }
 
 void GrpcCall::run() {
-  // Out of the way of the next message, which may be read before serve() returns.
-  const ByteBudget::Lease lease = std::move(lease_);
-  grpc::ByteBuffer message;
-  message.Swap(&message_);
-  request_->record.bytes_in += static_cast<int64_t>(message.Length());
-  const WorkerPool& workers = context_->app->workers;
-  if (workers.refuses()) return finish(workers.refusal());
-  try {
+  guard([this] {
+    // Out of the way of the next message, which may be read before serve() returns.
+    const ByteBudget::Lease lease = std::move(lease_);
+    grpc::ByteBuffer message;
+    message.Swap(&message_);
+    request_->record.bytes_in += static_cast<int64_t>(message.Length());
+    const WorkerPool& workers = context_->app->workers;
+    if (!options_.is_cheap && workers.refuses()) return finish(workers.refusal());
     serve(&message);
+  });
+}
+
+void GrpcCall::guard(absl::FunctionRef<void()> work) {
+  try {
+    work();
   } catch (const std::bad_alloc&) {
-    message.Clear();
-    finish(absl::ResourceExhaustedError("the server has not enough memory for this message"));
+    run_surely([this] { finish(out_of_memory()); });
+  } catch (const std::exception&) {  // its text may quote the request
+    run_surely(
+        [this] { finish(absl::InternalError("an unexpected exception ended the request")); });
   }
 }
 
@@ -122,20 +140,27 @@ absl::Status GrpcCall::end_of_messages() const {
 
 void GrpcCall::OnDone() {
   if (was_large_) context_->heap.note();
-  context_->connections->end_call(peer_);
+  if (options_.needs_key) context_->connections->end_call(peer_);
   self_.reset();
 }
 
 bool GrpcCall::take_end() {
   const std::lock_guard lock(mutex_);
-  return !std::exchange(is_finished_, true);
+  return take_end_locked();
 }
 
 void GrpcCall::finish(const absl::Status& status) {
-  if (!take_end()) return;
-  status.ok() ? request_->succeed() : request_->fail(status);
+  if (take_end()) end(status);
+}
+
+void GrpcCall::end(const absl::Status& status) {
+  grpc::Status last;
+  run_surely([&] {  // nobody else will do it
+    status.ok() ? request_->succeed() : request_->fail(status);
+    last = to_grpc(status);
+  });
   if (!absl::IsCancelled(status)) request_->slot.give_back();  // else when the engine lets go
-  Finish(to_grpc(status));
+  Finish(std::move(last));
 }
 
 void GrpcCall::reply(grpc::ByteBuffer message) {

@@ -10,7 +10,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/core/status.h"
 #include "server/app.h"
 #include "server/byte_budget.h"
@@ -35,6 +37,7 @@ struct GrpcCallOptions {
   std::shared_ptr<OpenRequest> request;
   OpenCount* count;
   bool needs_key;
+  bool is_cheap;  // answers while what waits for the workers is refused
   std::chrono::seconds receive_timeout;
 };
 
@@ -53,7 +56,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   GrpcCall(GrpcContext* context, grpc::GenericCallbackServerContext* call, GrpcCallOptions options);
 
   // On a worker, with a message that may be consumed. Must end the call or see to it that
-  // something does; what it throws for want of memory ends it.
+  // something does; what it throws ends it. Until it returns nobody else ends the call.
   virtual void serve(grpc::ByteBuffer* message) = 0;
   // The client has closed its side in place of a message.
   virtual absl::Status end_of_messages() const;
@@ -64,8 +67,14 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
 
   void read();
 
-  // False: the call has ended already, by somebody else.
+  // False: the call has ended already, by somebody else. Who gets true is to end it, and nobody
+  // uses gRPC's half of it any more.
   bool take_end();
+  bool take_end_locked() { return !std::exchange(is_finished_, true); }
+  void end(const absl::Status& status);
+
+  // What `work` throws ends the call.
+  void guard(absl::FunctionRef<void()> work);
 
   GrpcContext* const context_;
   grpc::GenericCallbackServerContext* const call_;  // lives until OnDone
@@ -79,6 +88,7 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
 
  private:
   void run();
+  void take_message(bool ok);
   absl::Status charge_message();
   void stop_reading(const absl::Status& status);
 

@@ -1,20 +1,15 @@
 #include "server/grpc/connections.h"
 
-#include <linux/tcp.h>  // tcpi_bytes_received; the C library's header does not have it
-#include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstddef>
-#include <optional>
+#include <iterator>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/strip.h"
 #include "server/api_error.h"
+#include "server/grpc/socket_facts.h"
+#include "server/peer_address.h"
 
 namespace pbserve::server {
 namespace {
@@ -22,38 +17,13 @@ namespace {
 // 10 Gbit/s bring 12 MB between two looks.
 constexpr auto kPause = std::chrono::milliseconds(10);
 
+// Between two looks for connections that gRPC has closed, where there is no room: each asks the
+// system about every one of them.
+constexpr auto kLookInterval = std::chrono::milliseconds(100);
+
 // While a message that needs no key is awaited: it is a few bytes, but others may share its
 // connection.
-constexpr int64_t kOpenBytes = 4 << 20;
-
-std::optional<uint64_t> inode_of(int descriptor) {
-  struct stat facts {};
-  if (fstat(descriptor, &facts) != 0 || !S_ISSOCK(facts.st_mode)) return std::nullopt;
-  return facts.st_ino;
-}
-
-// Since the connection began; nothing where the system does not count.
-std::optional<int64_t> received_bytes(int descriptor) {
-  tcp_info info{};
-  socklen_t size = sizeof(info);
-  constexpr size_t kEnd = offsetof(tcp_info, tcpi_bytes_received) + sizeof(__u64);
-  if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 || size < kEnd) {
-    return std::nullopt;
-  }
-  return static_cast<int64_t>(info.tcpi_bytes_received);
-}
-
-// "ipv4:1.2.3.4:5" and "ipv6:%5B::1%5D:5" -> "1.2.3.4:5" and "[::1]:5".
-std::string key_of(absl::string_view peer) {
-  peer.remove_prefix(std::min(peer.size(), peer.find(':') + 1));
-  return absl::StrReplaceAll(peer, {{"%5B", "["}, {"%5D", "]"}, {"%25", "%"}});
-}
-
-// "1.2.3.4:5" and "[::1]:5", without the port and the brackets.
-absl::string_view address_of(absl::string_view key) {
-  const absl::string_view address = key.substr(0, key.rfind(':'));
-  return absl::StripSuffix(absl::StripPrefix(address, "["), "]");
-}
+constexpr int64_t kSharedBytes = 4 << 20;
 
 }  // namespace
 
@@ -76,75 +46,81 @@ void GrpcConnections::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void GrpcConnections::add(std::string peer, int descriptor) {
+void GrpcConnections::add(std::string name, std::string address, int descriptor) {
   const auto inode = inode_of(descriptor);
   if (!inode) return;
+  std::string group = address_group(address);
   const std::lock_guard lock(mutex_);
   // One of the same name is closed: no two open ones have the same addresses.
-  Connection& connection = connections_[std::move(peer)];
-  num_readings_ -= std::ssize(connection.readings);
-  connection = Connection(descriptor, *inode);
+  if (const auto old = connections_.find(name); old != connections_.end()) forget(old);
+  int64_t& num_of_group = num_of_group_[group];
+  connections_.emplace(std::move(name), Connection(std::move(group), descriptor, *inode));
+  ++num_of_group;
 }
 
-bool GrpcConnections::has_room(absl::string_view address) const {
+GrpcConnections::Connections::iterator GrpcConnections::forget(Connections::iterator connection) {
+  num_readings_ -= std::ssize(connection->second.readings);
+  const auto count = num_of_group_.find(connection->second.group);
+  if (--count->second == 0) num_of_group_.erase(count);
+  return connections_.erase(connection);
+}
+
+bool GrpcConnections::has_room(const std::string& group) const {
   if (std::cmp_greater_equal(connections_.size(), limits_.in_all)) return false;
   if (limits_.per_address == 0) return true;
-  const auto num_of_address =
-      std::count_if(connections_.begin(), connections_.end(),
-                    [address](const auto& item) { return address_of(item.first) == address; });
-  return num_of_address < limits_.per_address;
+  const auto count = num_of_group_.find(group);
+  return count == num_of_group_.end() || count->second < limits_.per_address;
 }
 
 // gRPC does not tell when it closes a connection. Its descriptor does.
 void GrpcConnections::forget_closed() {
-  std::erase_if(connections_, [this](const auto& item) {
-    if (item.second.is_open()) return false;
-    num_readings_ -= std::ssize(item.second.readings);
-    return true;
-  });
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    it = it->second.is_open() ? std::next(it) : forget(it);
+  }
+  last_look_ = Clock::now();
 }
 
-bool GrpcConnections::shed(absl::string_view address) {
+bool GrpcConnections::shed(absl::string_view group) {
   auto longest = connections_.end();
   for (auto it = connections_.begin(); it != connections_.end(); ++it) {
     const Connection& connection = it->second;
-    if (connection.num_calls > 0 || (!address.empty() && address_of(it->first) != address))
-      continue;
+    if (connection.num_calls > 0 || (!group.empty() && connection.group != group)) continue;
     if (longest == connections_.end() || connection.idle_since < longest->second.idle_since) {
       longest = it;
     }
   }
   if (longest == connections_.end()) return false;
-  // gRPC sees the end of the stream, and closes. Another descriptor cannot have taken the number
-  // since forget_closed() looked, unless gRPC has closed this one within the microsecond.
-  ::shutdown(longest->second.descriptor, SHUT_RDWR);
-  connections_.erase(longest);
+  // gRPC sees the end of the stream, and closes. Where it has closed by itself there is room, and
+  // the number may be somebody else's by now.
+  if (longest->second.is_open()) ::shutdown(longest->second.descriptor, SHUT_RDWR);
+  forget(longest);
   return true;
 }
 
 std::string GrpcConnections::make_room(absl::string_view address) {
+  const std::string group = address_group(address);
   const std::lock_guard lock(mutex_);
-  if (has_room(address)) return {};
-  forget_closed();
-  if (has_room(address)) return {};
+  if (has_room(group)) return {};
+  if (Clock::now() - last_look_ >= kLookInterval) forget_closed();
+  if (has_room(group)) return {};
   const bool is_full = std::cmp_greater_equal(connections_.size(), limits_.in_all);
-  if (shed(is_full ? "" : address)) return {};
+  if (shed(is_full ? "" : group)) return {};
   ++num_refused_;
   return is_full ? limits_.all_busy() : limits_.address_busy(address);
 }
 
 void GrpcConnections::begin_call(absl::string_view peer) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found != connections_.end()) ++found->second.num_calls;
 }
 
 void GrpcConnections::end_call(absl::string_view peer) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end() || found->second.num_calls == 0) return;
   --found->second.num_calls;
-  found->second.idle_since = std::chrono::steady_clock::now();
+  found->second.idle_since = Clock::now();
 }
 
 int64_t GrpcConnections::num_open() {
@@ -156,7 +132,7 @@ int64_t GrpcConnections::num_open() {
 int64_t GrpcConnections::begin(absl::string_view peer, bool needs_key, Refuse refuse) {
   const std::lock_guard lock(mutex_);
   const int64_t id = next_id_++;
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end()) return id;
   Connection& connection = found->second;
   connection.received = received_bytes(connection.descriptor).value_or(connection.received);
@@ -169,7 +145,7 @@ int64_t GrpcConnections::begin(absl::string_view peer, bool needs_key, Refuse re
 
 void GrpcConnections::end(absl::string_view peer, int64_t id, int64_t message_bytes) {
   const std::lock_guard lock(mutex_);
-  const auto found = connections_.find(key_of(peer));
+  const auto found = connections_.find(connection_name(peer));
   if (found == connections_.end()) return;
   Connection& connection = found->second;
   const auto reading = connection.readings.find(id);
@@ -193,7 +169,7 @@ void GrpcConnections::look(Connection* connection, Refusals* refusals) {
     if (!reading.refuse) continue;
     if (reading.needs_key) {
       if (oldest == nullptr) oldest = &reading;
-    } else if (connection->received - reading.received_before > kOpenBytes) {
+    } else if (connection->received - reading.received_before > kSharedBytes) {
       refusals->emplace_back(std::exchange(reading.refuse, nullptr),
                              absl::ResourceExhaustedError("the message is too large"));
     }

@@ -38,14 +38,15 @@ class GrpcConnections {
   GrpcConnections(const GrpcConnections&) = delete;
   GrpcConnections& operator=(const GrpcConnections&) = delete;
 
-  // A connection that gRPC gets; `peer` is "address:port", IPv6 addresses in brackets.
-  void add(std::string peer, int descriptor);
+  // A connection that gRPC gets; `name` is its connection_name(), with the `address` in it.
+  void add(std::string name, std::string address, int descriptor);
 
   // Why a new connection from `address` cannot be taken; empty if it can. Ends the longest idle one
-  // where a limit is reached: one without a call.
+  // where a limit is reached: one without a call. What gRPC has closed within the last tenth of a
+  // second may count still.
   std::string make_room(absl::string_view address);
 
-  // Between these `peer` has a call open.
+  // Between these `peer`, as gRPC writes it, has a call open for which its connection is to stay.
   void begin_call(absl::string_view peer);
   void end_call(absl::string_view peer);
 
@@ -56,12 +57,13 @@ class GrpcConnections {
   int64_t num_open();
   int64_t num_refused() const { return num_refused_; }  // for want of room, so far
 
-  // From begin() to end() a message is received from `peer`, as gRPC writes it. One that needs no
-  // key has a small bound of its own and is not charged. `id` names the message in end().
+  // From begin() to end() a message is received from `peer`. One that needs no key has a small
+  // bound of its own and is not charged. `id` names the message in end().
   int64_t begin(absl::string_view peer, bool needs_key, Refuse refuse);
   void end(absl::string_view peer, int64_t id, int64_t message_bytes);
 
  private:
+  using Clock = std::chrono::steady_clock;
   struct Reading {
     bool needs_key;
     int64_t received_before;  // of the connection, when this began
@@ -69,25 +71,27 @@ class GrpcConnections {
     Refuse refuse;            // empty once called
   };
   struct Connection {
-    Connection() = default;
-    Connection(int the_descriptor, uint64_t the_inode)
-        : descriptor(the_descriptor), inode(the_inode) {}
+    Connection(std::string the_group, int the_descriptor, uint64_t the_inode)
+        : group(std::move(the_group)), descriptor(the_descriptor), inode(the_inode) {}
 
     bool is_open() const;
 
+    std::string group;  // address_group()
     int descriptor = -1;
     uint64_t inode = 0;
     int64_t num_calls = 0;
-    std::chrono::steady_clock::time_point idle_since = std::chrono::steady_clock::now();
+    Clock::time_point idle_since = Clock::now();
     int64_t received = 0;                 // at the last look
     std::map<int64_t, Reading> readings;  // by id: the oldest first
     ByteBudget::Lease lease;
   };
+  using Connections = std::unordered_map<std::string, Connection>;  // by name
   using Refusals = std::vector<std::pair<Refuse, absl::Status>>;
 
-  bool has_room(absl::string_view address) const;
+  bool has_room(const std::string& group) const;
+  Connections::iterator forget(Connections::iterator connection);  // the next one
   void forget_closed();
-  bool shed(absl::string_view address);  // an empty one stands for all
+  bool shed(absl::string_view group);  // an empty one stands for all
   void run();
   void look(Connection* connection, Refusals* refusals);
 
@@ -95,7 +99,9 @@ class GrpcConnections {
   const ConnectionLimits limits_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::unordered_map<std::string, Connection> connections_;  // by peer
+  Connections connections_;
+  std::unordered_map<std::string, int64_t> num_of_group_;  // of connections_; none is 0
+  Clock::time_point last_look_;                            // of forget_closed()
   int64_t num_readings_ = 0;
   int64_t next_id_ = 0;
   bool is_over_ = false;

@@ -2,29 +2,13 @@
 
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
-#include <grpc/support/log.h>
-#include <spdlog/spdlog.h>
 
-#include <cstdio>
 #include <mutex>
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
-
 namespace pbserve::server {
 namespace {
-
-// gRPC logs every handshake that fails as an error of its own; anybody can cause thousands. The
-// rest is written at once, as gRPC would: the last line may be why it aborts.
-void log_grpc(gpr_log_func_args* line) {
-  if (absl::StartsWith(line->message, "Handshake failed")) {
-    spdlog::debug("gRPC: {}", line->message);
-    return;
-  }
-  std::fprintf(stderr, "%s gRPC %s:%d: %s\n", gpr_log_severity_string(line->severity), line->file,
-               line->line, line->message);
-}
 
 // gRPC asks at every handshake for the certificate; the credentials of its C++ library that can
 // change look into files from time to time, whatever state these are in.
@@ -56,6 +40,9 @@ class ReloadedCredentials final : public grpc::ServerCredentials {
     const std::lock_guard lock(mutex_);
     std::shared_ptr<const TlsIdentity> identity = app_.tls.load();
     if (identity == given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    // One that gRPC cannot use, though OpenSSL has taken it, is told by a line of its log alone: it
+    // keeps the one before and asks again at the next handshake. It is not given it again, as
+    // every handshake would add such a line.
     given_ = std::move(identity);
     const grpc_ssl_pem_key_cert_pair pair{given_->private_key.c_str(),
                                           given_->certificate_chain.c_str()};
@@ -77,7 +64,6 @@ class ReloadedCredentials final : public grpc::ServerCredentials {
 
 std::shared_ptr<grpc::ServerCredentials> make_credentials(App* app) {
   if (!app->tls.load()) return grpc::InsecureServerCredentials();
-  gpr_set_log_function(log_grpc);
   return std::make_shared<ReloadedCredentials>(app);
 }
 

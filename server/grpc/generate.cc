@@ -28,7 +28,7 @@ std::optional<engine::Clock::time_point> deadline_of(const grpc::CallbackServerC
 
 GenerateCall::GenerateCall(GrpcContext* context, grpc::GenericCallbackServerContext* call,
                            GrpcCallOptions options)
-    : GrpcCall(context, call, std::move(options)) {}
+    : GrpcCall(context, call, std::move(options)), deadline_(deadline_of(*call)) {}
 
 std::shared_ptr<GenerateCall> GenerateCall::shared() {
   return std::static_pointer_cast<GenerateCall>(shared_from_this());
@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   }
   ASSIGN_OR_RETURN(engine::Request request,
                    from_proto(message, app->config.http.json, request_->id()));
-  request.deadline = deadline_of(*call_);
+  request.deadline = deadline_;
   const auto on_ready = [weak = std::weak_ptr<GenerateCall>(shared())] {
     if (const auto call = weak.lock()) call->pump();
   };
@@ -78,6 +78,10 @@ void GenerateCall::serve(grpc::ByteBuffer* bytes) {
 }
 
 void GenerateCall::pump() {
+  guard([this] { write_next(); });
+}
+
+void GenerateCall::write_next() {
   absl::Status error;
   bool is_last = false;
   {
@@ -114,8 +118,9 @@ void GenerateCall::OnWriteDone(bool ok) {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
     is_over = !ok || is_cancelled_;
+    if (is_over && !take_end_locked()) return;
   }
-  if (is_over) return finish(absl::CancelledError("the client left"));
+  if (is_over) return end(absl::CancelledError("the client left"));
   pump();
 }
 
@@ -126,9 +131,9 @@ void GenerateCall::OnCancel() {
     is_cancelled_ = true;
     dropped = std::move(generation_);
     // Whoever reads, serves or writes ends the call when that is done.
-    if (is_reading_ || is_serving_ || is_writing_) return;
+    if (is_reading_ || is_serving_ || is_writing_ || !take_end_locked()) return;
   }
-  finish(absl::CancelledError("the client left"));
+  end(absl::CancelledError("the client left"));
 }
 
 }  // namespace pbserve::server

@@ -25,6 +25,9 @@ class GenerateCall : public GrpcCall {
   std::shared_ptr<GenerateCall> shared();
   // Writes the next event if one is there and no write is under way.
   void pump();
+  void write_next();
+
+  const std::optional<engine::Clock::time_point> deadline_;
 
   // The mutex guards these too.
   bool is_writing_ = false;

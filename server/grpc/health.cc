@@ -20,8 +20,12 @@ grpc::ByteBuffer response(HealthCheckResponse::ServingStatus status) {
 
 }  // namespace
 
-HealthCheckResponse::ServingStatus GrpcHealth::status(const std::string& service) const {
-  if (!service.empty() && service != kService) return HealthCheckResponse::SERVICE_UNKNOWN;
+bool GrpcHealth::knows(const std::string& service) {
+  return service.empty() || service == kService;
+}
+
+HealthCheckResponse::ServingStatus GrpcHealth::status(bool is_known) const {
+  if (!is_known) return HealthCheckResponse::SERVICE_UNKNOWN;
   const std::lock_guard lock(mutex_);
   return is_serving_ ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
 }
@@ -57,7 +61,7 @@ void HealthWatch::serve(grpc::ByteBuffer* bytes) {
     const std::lock_guard lock(mutex_);
     is_serving_ = false;
     is_cancelled = is_cancelled_;
-    service_ = (*message)->service();
+    is_known_ = GrpcHealth::knows((*message)->service());
   }
   if (is_cancelled) return finish(absl::CancelledError("the client left"));
   health_->add(std::static_pointer_cast<HealthWatch>(shared_from_this()));
@@ -65,10 +69,14 @@ void HealthWatch::serve(grpc::ByteBuffer* bytes) {
 }
 
 void HealthWatch::pump() {
+  guard([this] { write_status(); });
+}
+
+void HealthWatch::write_status() {
   {
     const std::lock_guard lock(mutex_);
     if (is_reading_ || is_serving_ || is_writing_ || is_finished_) return;
-    const HealthCheckResponse::ServingStatus status = health_->status(service_);
+    const HealthCheckResponse::ServingStatus status = health_->status(is_known_);
     if (status == written_) return;
     written_ = status;
     is_writing_ = true;
@@ -83,8 +91,9 @@ void HealthWatch::OnWriteDone(bool ok) {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
     is_over = !ok || is_cancelled_;
+    if (is_over && !take_end_locked()) return;
   }
-  if (is_over) return finish(absl::CancelledError("the client left"));
+  if (is_over) return end(absl::CancelledError("the client left"));
   pump();
 }
 
@@ -92,19 +101,18 @@ void HealthWatch::OnCancel() {
   {
     const std::lock_guard lock(mutex_);
     is_cancelled_ = true;
-    if (is_reading_ || is_serving_ || is_writing_) return;
+    if (is_reading_ || is_serving_ || is_writing_ || !take_end_locked()) return;
   }
-  finish(absl::CancelledError("the client left"));
+  end(absl::CancelledError("the client left"));
 }
 
 absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes) {
   MessageMemory memory(nullptr);
   ASSIGN_OR_RETURN(const HealthCheckRequest* message, memory.parse<HealthCheckRequest>(bytes));
-  const HealthCheckResponse::ServingStatus status = health.status(message->service());
-  if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
+  if (!GrpcHealth::knows(message->service())) {
     return absl::NotFoundError("service: not one that is served here");
   }
-  return response(status);
+  return response(health.status(true));
 }
 
 }  // namespace pbserve::server

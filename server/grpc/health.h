@@ -18,8 +18,9 @@ class GrpcHealth {
  public:
   using Status = grpc::health::v1::HealthCheckResponse;
 
-  // SERVICE_UNKNOWN for a name that is not served.
-  Status::ServingStatus status(const std::string& service) const;
+  // False for a name that is not served: SERVICE_UNKNOWN is its status.
+  static bool knows(const std::string& service);
+  Status::ServingStatus status(bool is_known) const;
 
   // Tells the watches.
   void set_serving(bool is_serving);
@@ -45,11 +46,12 @@ class HealthWatch : public GrpcCall {
 
  private:
   void serve(grpc::ByteBuffer* bytes) override;
+  void write_status();
 
   GrpcHealth* const health_;
 
   // The mutex guards these too.
-  std::string service_;
+  bool is_known_ = false;  // the name could be as long as a message
   bool is_writing_ = false;
   bool is_cancelled_ = false;
   int written_ = -1;  // the last status

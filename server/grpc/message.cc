@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 
@@ -51,13 +52,12 @@ absl::Status MessageMemory::fill(grpc::ByteBuffer* bytes, google::protobuf::Mess
   const google::protobuf::LogSilencer silencer;
   Parsing parsing{.lease = &lease_};
   bool is_parsed = false;
+  const absl::Cleanup over = [] { current = nullptr; };  // whatever is thrown
   try {
     current = &parsing;
     grpc::ProtoBufferReader reader(bytes);
     is_parsed = reader.status().ok() && message->ParseFromZeroCopyStream(&reader);
-    current = nullptr;
   } catch (const std::bad_alloc&) {
-    current = nullptr;
     if (!parsing.is_over_budget) throw;
     const std::string what = absl::StrCat("the parsed message of ", parsing.held_bytes, " bytes");
     return buffers_full(what, budget_->limit_bytes());

@@ -115,7 +115,7 @@ void ReflectionCall::serve(grpc::ByteBuffer* bytes) {
 
 void ReflectionCall::OnWriteDone(bool ok) {
   if (!ok) return finish(absl::CancelledError("the client left"));
-  read();
+  guard([this] { read(); });
 }
 
 }  // namespace pbserve::server

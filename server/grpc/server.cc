@@ -11,6 +11,7 @@
 
 #include "server/grpc/acceptor.h"
 #include "server/grpc/credentials.h"
+#include "server/grpc/library_log.h"
 #include "server/grpc/service.h"
 
 namespace pbserve::server {
@@ -67,6 +68,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::bind(const ServerConfig&
 }
 
 absl::Status GrpcServer::serve(App* app) {
+  take_library_log();
   const GrpcOptions& options = app->config.grpc;
   impl_->service = std::make_unique<GrpcService>(app);
   grpc::ServerBuilder builder;

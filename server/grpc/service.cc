@@ -18,6 +18,7 @@
 #include "server/grpc/reflection.h"
 #include "server/grpc/status.h"
 #include "server/open_request.h"
+#include "server/peer_address.h"
 
 namespace pbserve::server {
 namespace {
@@ -107,6 +108,7 @@ struct Method {
   absl::string_view path;
   bool is_open;    // needs no API key
   bool is_queued;  // waits in the engine's queue
+  bool is_cheap;   // no work to speak of: answers to the end of a drain
   OpenCount GrpcContext::*count;
   Make make;
 };
@@ -150,18 +152,21 @@ const Method* find_method(absl::string_view path) {
   constexpr bool kKeyed = false;
   constexpr bool kQueued = true;
   constexpr bool kAtOnce = false;
+  constexpr bool kCheap = true;
+  constexpr bool kWork = false;
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
-      {"/pbserve.v1.Inference/Generate", kKeyed, kQueued, calls, make_call<GenerateCall>},
-      {"/pbserve.v1.Inference/Tokenize", kKeyed, kAtOnce, calls, unary(tokenize)},
-      {"/pbserve.v1.Inference/Detokenize", kKeyed, kAtOnce, calls, unary(detokenize)},
-      {"/pbserve.v1.Inference/ListModels", kKeyed, kAtOnce, calls, unary(list_models)},
-      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, kAtOnce, calls, unary(get_server_info)},
-      {"/pbserve.v1.Inference/GetLoad", kKeyed, kAtOnce, calls, unary(get_load)},
-      {"/grpc.health.v1.Health/Check", kOpen, kAtOnce, &GrpcContext::checks, make_check},
-      {"/grpc.health.v1.Health/Watch", kOpen, kAtOnce, &GrpcContext::watches,
+      {"/pbserve.v1.Inference/Generate", kKeyed, kQueued, kWork, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/Tokenize", kKeyed, kAtOnce, kWork, calls, unary(tokenize)},
+      {"/pbserve.v1.Inference/Detokenize", kKeyed, kAtOnce, kWork, calls, unary(detokenize)},
+      {"/pbserve.v1.Inference/ListModels", kKeyed, kAtOnce, kCheap, calls, unary(list_models)},
+      {"/pbserve.v1.Inference/GetServerInfo", kKeyed, kAtOnce, kCheap, calls,
+       unary(get_server_info)},
+      {"/pbserve.v1.Inference/GetLoad", kKeyed, kAtOnce, kCheap, calls, unary(get_load)},
+      {"/grpc.health.v1.Health/Check", kOpen, kAtOnce, kCheap, &GrpcContext::checks, make_check},
+      {"/grpc.health.v1.Health/Watch", kOpen, kAtOnce, kCheap, &GrpcContext::watches,
        make_call<HealthWatch>},
-      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed, kAtOnce,
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kKeyed, kAtOnce, kCheap,
        &GrpcContext::watches, make_call<ReflectionCall>},
   };
   for (const Method& method : methods) {
@@ -248,6 +253,7 @@ grpc::ServerGenericBidiReactor* GrpcService::CreateReactor(
   GrpcCallOptions options{.request = request,
                           .count = &count,
                           .needs_key = !method->is_open,
+                          .is_cheap = method->is_cheap,
                           .receive_timeout = method->is_open ? kOpenReceiveTimeout : timeout};
   const std::shared_ptr<GrpcCall> reactor =
       method->make(&context_, &health_, call, std::move(options));

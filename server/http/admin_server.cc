@@ -14,6 +14,7 @@
 #include "server/http/routes.h"
 #include "server/http/stream.h"
 #include "server/listener.h"
+#include "server/peer_address.h"
 #include "server/run_io.h"
 
 namespace pbserve::server {

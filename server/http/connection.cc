@@ -16,8 +16,8 @@
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/http/stream.h"
-#include "server/listener.h"
 #include "server/open_request.h"
+#include "server/peer_address.h"
 #include "server/request_id.h"
 #include "server/run_on_workers.h"
 

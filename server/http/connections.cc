@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/peer_address.h"
+
 namespace pbserve::server {
 
-HttpConnections::Scope::Scope(HttpConnections* all, std::string address,
+HttpConnections::Scope::Scope(HttpConnections* all, absl::string_view address,
                               std::function<void()> close)
     : all_(all),
-      connection_{.address = std::move(address), .close = std::move(close), .place = {}} {
+      connection_{.group = address_group(address), .close = std::move(close), .place = {}} {
   const std::lock_guard lock(all_->mutex_);
-  ++all_->num_open_of_[connection_.address];  // may find no memory; then nothing has been counted
+  ++all_->num_open_of_[connection_.group];  // may find no memory; then nothing has been counted
   ++all_->num_open_;
 }
 
@@ -18,7 +20,7 @@ HttpConnections::Scope::~Scope() {
   end_wait();
   const std::lock_guard lock(all_->mutex_);
   --all_->num_open_;
-  const auto count = all_->num_open_of_.find(connection_.address);
+  const auto count = all_->num_open_of_.find(connection_.group);
   if (--count->second == 0) all_->num_open_of_.erase(count);
 }
 
@@ -34,11 +36,12 @@ void HttpConnections::Scope::end_wait() {
 }
 
 std::string HttpConnections::make_room(absl::string_view address) {
+  const std::string group = address_group(address);
   const std::lock_guard lock(mutex_);
-  const auto count = num_open_of_.find(std::string(address));
+  const auto count = num_open_of_.find(group);
   const int64_t num_of_address = count == num_open_of_.end() ? 0 : count->second;
   if (limits_.per_address > 0 && num_of_address >= limits_.per_address) {
-    if (shed(address)) return {};
+    if (shed(group)) return {};
     ++num_refused_;
     return limits_.address_busy(address);
   }
@@ -47,10 +50,10 @@ std::string HttpConnections::make_room(absl::string_view address) {
   return limits_.all_busy();
 }
 
-bool HttpConnections::shed(absl::string_view address) {
+bool HttpConnections::shed(absl::string_view group) {
   const auto found =
-      std::find_if(waiting_.begin(), waiting_.end(), [address](const Connection* connection) {
-        return address.empty() || connection->address == address;
+      std::find_if(waiting_.begin(), waiting_.end(), [group](const Connection* connection) {
+        return group.empty() || connection->group == group;
       });
   if (found == waiting_.end()) return false;
   Connection* const connection = *found;

@@ -18,7 +18,7 @@ namespace pbserve::server {
 class HttpConnections {
  private:
   struct Connection {
-    std::string address;
+    std::string group;  // address_group()
     std::function<void()> close;
     bool is_waiting = false;
     std::list<Connection*>::iterator place;  // in waiting_, while it waits
@@ -34,7 +34,7 @@ class HttpConnections {
    public:
     // `close` ends the connection if it is waiting still; called from any thread, under a lock,
     // and possibly after the scope's end.
-    Scope(HttpConnections* all, std::string address, std::function<void()> close);
+    Scope(HttpConnections* all, absl::string_view address, std::function<void()> close);
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
@@ -57,14 +57,14 @@ class HttpConnections {
   int64_t num_refused() const;  // for want of room, so far
 
  private:
-  // False: none of `address` waits; an empty one stands for all.
-  bool shed(absl::string_view address);
+  // False: none of `group` waits; an empty one stands for all.
+  bool shed(absl::string_view group);
 
   const ConnectionLimits limits_;
   mutable std::mutex mutex_;
   int64_t num_open_ = 0;
   int64_t num_refused_ = 0;
-  std::unordered_map<std::string, int64_t> num_open_of_;  // by address
+  std::unordered_map<std::string, int64_t> num_open_of_;  // by group
   std::list<Connection*> waiting_;                        // the longest first
 };
 

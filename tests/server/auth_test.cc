@@ -96,13 +96,5 @@ TEST(Auth, WhatAKeyHasInFlightStaysWithItWhenKeysAreReplaced) {
   EXPECT_TRUE(KeySlot().take(renamed.key_use).ok());
 }
 
-TEST(Caller, AddressesComeWithoutThePort) {
-  EXPECT_EQ(address_of_peer("ipv4:10.0.0.1:4711"), "10.0.0.1");
-  EXPECT_EQ(address_of_peer("ipv6:%5B::1%5D:4711"), "::1");
-  EXPECT_EQ(address_of_peer("ipv6:[fe80::1]:4711"), "fe80::1");
-  EXPECT_EQ(address_of_peer("ipv6:%5B::ffff:10.0.0.1%5D:4711"), "10.0.0.1");
-  EXPECT_EQ(address_of_peer("unix:/run/x"), "unix:/run/x");
-}
-
 }  // namespace
 }  // namespace pbserve::server

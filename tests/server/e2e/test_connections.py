@@ -117,22 +117,41 @@ def test_a_busy_connection_is_never_closed():
         wait_until(lambda: requests.get(server.url + "/health", timeout=10).status_code == 200)
 
 
-def test_a_busy_call_is_never_closed():
+def own_channel(server, stack):
+    """A channel that shares its connection with no other."""
+    return stack.enter_context(grpc.insecure_channel(
+        server.grpc_address, options=[("grpc.use_local_subchannel_pool", 1)]))
+
+
+def test_a_busy_call_is_never_closed(stubs):
+    messages, services = stubs
+    stop = messages.StopRules(max_tokens=20000, ignore_eos=True)
+    request = messages.GenerateRequest(text="x", stop=stop)
     with Server("--set", "grpc.max_connections=2") as server, contextlib.ExitStack() as stack:
-        watches = []
-        for index in range(2):
-            channel = stack.enter_context(grpc.insecure_channel(
-                server.grpc_address, options=[("grpc.use_local_subchannel_pool", 1),
-                                              ("test.index", index)]))
-            watches.append(health_pb2_grpc.HealthStub(channel).Watch(
-                health_pb2.HealthCheckRequest(), timeout=60))
-            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+        streams = []
+        for _ in range(2):
+            stub = services.InferenceStub(own_channel(server, stack))
+            streams.append(stub.Generate(request, timeout=60))
+            next(streams[-1])
         with connections(server, "gRPC", 3) as refused:
             assert all(is_closed(connection) for connection in refused)
         server.wait_for_log("grpc.max_connections = 2 are busy")
-        assert all(watch.is_active() for watch in watches)
-        for watch in watches:
-            watch.cancel()
+        for stream in streams:
+            next(stream)
+            stream.cancel()
+        server.wait_until_idle()
+
+
+def test_health_watches_lock_nobody_out():
+    """They need no key and never end."""
+    with Server("--api-key", "sesame", "--set", "grpc.max_connections=2") as server, \
+            contextlib.ExitStack() as stack:
+        for _ in range(2):
+            watch = health_pb2_grpc.HealthStub(own_channel(server, stack)).Watch(
+                health_pb2.HealthCheckRequest(), timeout=60)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        check_grpc(server)
+        assert "are busy" not in server.read_log()
 
 
 def test_probes_cannot_be_locked_out_of_the_admin_port():

@@ -151,6 +151,20 @@ def test_a_probe_cannot_send_much(locked, stubs, method):
     honest.stop()
 
 
+def test_a_watch_does_not_keep_the_name_that_it_asked_for(locked):
+    """Without a key 64 KB each, for as long as the client likes."""
+    request = health_pb2.HealthCheckRequest(service="x" * 60000)
+    with Memory(locked) as memory, grpc.insecure_channel(locked.grpc_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = []
+        for _ in range(2000):
+            watches.append(stub.Watch(request))
+            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        memory.wait_until_back(60)
+        for watch in watches:
+            watch.cancel()
+
+
 def test_messages_being_received_share_one_budget(locked, stubs):
     """Ten times 50 MiB do not fit into 64 MiB: some are refused, and nobody else."""
     honest = HonestClient(locked, stubs)
@@ -258,7 +272,7 @@ def test_out_of_memory_ends_the_call_and_not_the_server():
             with pytest.raises(grpc.RpcError) as refused:
                 channel.unary_unary(GENERATE)(empty_chat_messages(5_000_000))
             assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "not enough memory" in refused.value.details()
+            assert "has no memory" in refused.value.details()
             server.complete("x", max_tokens=1)
 
 

@@ -5,13 +5,16 @@ import signal
 import socket
 import time
 
+import grpc
 import pytest
 import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from raw_grpc import RawGrpc
 from raw_http import RawConnection
 from server_process import SPEED, Server, run_in_threads, wait_until
 
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LONG = "Files and directories are listed by name. " * 2500  # some 20K tokens
 
 
@@ -195,6 +198,32 @@ def test_both_fronts_share_the_time_for_last_bytes():
         begin = time.monotonic()
         server.stop()
         assert 4 < time.monotonic() - begin < 8
+
+
+def test_what_needs_no_worker_answers_over_grpc_to_the_end_of_a_drain(stubs):
+    messages, services = stubs
+    with Server() as ending, grpc.insecure_channel(ending.grpc_address) as channel:
+        stub = services.InferenceStub(channel)
+        health = health_pb2_grpc.HealthStub(channel)
+        stop = messages.StopRules(max_tokens=30000, ignore_eos=True)
+        stream = stub.Generate(messages.GenerateRequest(text="x", stop=stop))
+        next(stream)
+        ending.begin_stop()
+        with pytest.raises(grpc.RpcError) as refused:
+            while True:  # until the drain has begun
+                stub.Tokenize(messages.TokenizeRequest(text="x"), timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "shutting down" in refused.value.details()
+        request = health_pb2.HealthCheckRequest()
+        assert health.Check(request, timeout=10).status == NOT_SERVING
+        watch = health.Watch(request, timeout=10)
+        assert next(watch).status == NOT_SERVING
+        watch.cancel()
+        assert stub.GetLoad(messages.GetLoadRequest(), timeout=10).num_running == 1
+        assert stub.ListModels(messages.ListModelsRequest(), timeout=10).models
+        assert stub.GetServerInfo(messages.GetServerInfoRequest(), timeout=10)
+        stream.cancel()
+        ending.stop()
 
 
 def test_second_signal_stops_at_once():

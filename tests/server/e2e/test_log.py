@@ -243,3 +243,14 @@ def test_a_request_that_a_shutdown_cuts_off_has_its_line():
     line, = lines_of(server, "cut-1")
     assert " status=503 " in line and " prompt=" in line and "shut down" in line
     assert server.read_log().rstrip().endswith("stopped")
+
+
+def test_what_the_grpc_library_says_is_in_the_log_s_format(monkeypatch):
+    monkeypatch.setenv("GRPC_VERBOSITY", "debug")
+    monkeypatch.setenv("GRPC_TRACE", "http")
+    with Server("--log-format", "json", "--log-level", "debug") as server:
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)
+        server.stop()
+    lines = [json.loads(line) for line in server.read_log().splitlines()]
+    assert any(re.match(r"gRPC \S+\.cc:\d+: ", line["message"]) for line in lines)

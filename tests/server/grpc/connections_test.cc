@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <future>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -107,7 +108,7 @@ TEST(GrpcConnections, AMessageBeyondTheBudgetIsRefusedWhileItArrives) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   loopback.send(2 * kBudget);  // before the message: not its
   Refusal refusal;
   const int64_t id = connections.begin(kPeer, /*needs_key=*/true, refusal.callback());
@@ -124,7 +125,7 @@ TEST(GrpcConnections, CompleteMessagesOfAConnectionAreNotCountedTwice) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   Refusal slow;
   const int64_t slow_id = connections.begin(kPeer, /*needs_key=*/true, slow.callback());
   for (int i = 0; i < 4; ++i) {
@@ -141,7 +142,7 @@ TEST(GrpcConnections, WithoutAKeyTheBudgetIsNotTouched) {
   ByteBudget budget(kBudget);
   Loopback loopback;
   GrpcConnections connections(&budget, kLimits);
-  connections.add(kName, loopback.server());
+  connections.add(kName, "127.0.0.1", loopback.server());
   Refusal refusal;
   const int64_t id = connections.begin(kPeer, /*needs_key=*/false, refusal.callback());
   loopback.send(2 * kBudget);
@@ -160,11 +161,11 @@ TEST(GrpcConnections, ClosedOnesMakeRoom) {
   ByteBudget budget(kBudget);
   GrpcConnections connections(&budget, limits(2, 0));
   Loopback first;
-  connections.add("127.0.0.1:1", first.server());
+  connections.add("127.0.0.1:1", "127.0.0.1", first.server());
   connections.begin_call("ipv4:127.0.0.1:1");
   {
     Loopback second;
-    connections.add("[::1]:2", second.server());
+    connections.add("[::1]:2", "::1", second.server());
     connections.begin_call("ipv6:%5B::1%5D:2");
     EXPECT_EQ(connections.make_room("10.0.0.1"), "grpc.max_connections = 2 are busy");
   }
@@ -180,10 +181,10 @@ TEST(GrpcConnections, TheLongestIdleMakesRoom) {
   Loopback busy;
   Loopback longest;
   Loopback later;
-  connections.add("127.0.0.1:1", busy.server());
+  connections.add("127.0.0.1:1", "127.0.0.1", busy.server());
   connections.begin_call("ipv4:127.0.0.1:1");
-  connections.add("127.0.0.1:3", later.server());
-  connections.add("127.0.0.1:2", longest.server());
+  connections.add("127.0.0.1:3", "127.0.0.1", later.server());
+  connections.add("127.0.0.1:2", "127.0.0.1", longest.server());
   connections.begin_call("ipv4:127.0.0.1:3");
   connections.end_call("ipv4:127.0.0.1:3");
   EXPECT_EQ(connections.make_room("127.0.0.1"), "");
@@ -196,14 +197,89 @@ TEST(GrpcConnections, AnAddressHasALimitOfItsOwn) {
   GrpcConnections connections(&budget, limits(100, 1));
   Loopback one;
   Loopback other;
-  connections.add("10.0.0.1:1", one.server());
-  connections.add("[fe80::1]:1", other.server());
+  connections.add("10.0.0.1:1", "10.0.0.1", one.server());
+  connections.add("[fe80::1]:1", "fe80::1", other.server());
   connections.begin_call("ipv4:10.0.0.1:1");
   EXPECT_EQ(connections.make_room("10.0.0.1"),
             "server.max_connections_per_address = 1 are busy, all of 10.0.0.1");
   EXPECT_EQ(connections.make_room("10.0.0.2"), "");
   EXPECT_EQ(connections.make_room("fe80::1"), "");  // it was idle
   other.expect_closed();
+}
+
+TEST(GrpcConnections, ANetworkOfIpv6HasTheLimitOfOneAddress) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(100, 1));
+  Loopback one;
+  connections.add("[2001:db8::1]:1", "2001:db8::1", one.server());
+  connections.begin_call("ipv6:%5B2001:db8::1%5D:1");
+  EXPECT_EQ(connections.make_room("2001:db8::2"),
+            "server.max_connections_per_address = 1 are busy, all of 2001:db8::2");
+  EXPECT_EQ(connections.make_room("2001:db8:0:1::1"), "");
+}
+
+TEST(GrpcConnections, AnAddressCountsWhatItHasOpen) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(100, 2));
+  Loopback kept;
+  connections.add("10.0.0.1:1", "10.0.0.1", kept.server());
+  connections.begin_call("ipv4:10.0.0.1:1");
+  for (int i = 0; i < 3; ++i) {  // each makes room for the next
+    Loopback idle;
+    EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+    connections.add("10.0.0.1:2", "10.0.0.1", idle.server());  // a name may come again
+  }
+  EXPECT_EQ(connections.num_open(), 1);
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+}
+
+// Each look asks the system about every connection: who is refused must not cause one each time.
+TEST(GrpcConnections, RefusalsShareALookForClosedOnes) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(1, 0));
+  const auto refused = [&] { return !connections.make_room("10.0.0.2").empty(); };
+  for (int i = 0; i < 20; ++i) {
+    auto closed = std::make_unique<Loopback>();
+    connections.add("10.0.0.1:1", "10.0.0.1", closed->server());
+    connections.begin_call("ipv4:10.0.0.1:1");
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_TRUE(refused());  // it looks
+    closed.reset();
+    const bool is_refused_still = refused();
+    const auto taken = std::chrono::steady_clock::now() - begin;
+    if (taken > std::chrono::milliseconds(90)) continue;  // the machine was elsewhere
+    EXPECT_TRUE(is_refused_still);
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    EXPECT_FALSE(refused());
+    return;
+  }
+  FAIL() << "no two calls within 90 ms";
+}
+
+TEST(GrpcConnections, WhoeverHasTheNumberOfAClosedOneIsLeftAlone) {
+  ByteBudget budget(kBudget);
+  GrpcConnections connections(&budget, limits(1, 0));
+  auto closed = std::make_unique<Loopback>();
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+  connections.add("10.0.0.1:1", "10.0.0.1", closed->server());
+  connections.begin_call("ipv4:10.0.0.1:1");
+  EXPECT_NE(connections.make_room("10.0.0.1"), "");  // it looks, and not again for a while
+  connections.end_call("ipv4:10.0.0.1:1");
+  const int number = closed->server();
+  closed.reset();
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  const bool has_number = pair[0] == number || pair[1] == number;
+  if (!has_number) {
+    ASSERT_EQ(dup2(pair[0], number), number);
+  }
+  EXPECT_EQ(connections.make_room("10.0.0.1"), "");
+  EXPECT_EQ(send(pair[0], "x", 1, MSG_NOSIGNAL), 1);
+  EXPECT_EQ(send(pair[1], "x", 1, MSG_NOSIGNAL), 1);
+  close(pair[0]);
+  close(pair[1]);
+  if (!has_number) close(number);
 }
 
 }  // namespace
