@@ -41,10 +41,10 @@ void reload(const CommandLine& line, App* app) {
                   std::string(tls.status().message()));
     return;
   }
-  spdlog::info("SIGHUP: {} API keys{}", config->server.keys.size(),
-               *tls ? ", TLS files read anew" : "");
   app->tls = *tls;
   app->auth.replace(config->server.keys);
+  spdlog::info("SIGHUP: {} API keys{}", config->server.keys.size(),
+               *tls ? ", TLS files read anew" : "");
 }
 
 }  // namespace pbserve::server

@@ -128,9 +128,8 @@ void GrpcCall::guard(absl::FunctionRef<void()> work) {
     work();
   } catch (const std::bad_alloc&) {
     run_surely([this] { finish(out_of_memory()); });
-  } catch (const std::exception&) {  // its text may quote the request
-    run_surely(
-        [this] { finish(absl::InternalError("an unexpected exception ended the request")); });
+  } catch (const std::exception&) {
+    run_surely([this] { finish(unexpected_exception()); });
   }
 }
 

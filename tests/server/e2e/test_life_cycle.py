@@ -219,7 +219,8 @@ def test_what_needs_no_worker_answers_over_grpc_to_the_end_of_a_drain(stubs):
         watch = health.Watch(request, timeout=10)
         assert next(watch).status == NOT_SERVING
         watch.cancel()
-        assert stub.GetLoad(messages.GetLoadRequest(), timeout=10).num_running == 1
+        load = stub.GetLoad(messages.GetLoadRequest(), timeout=10)
+        assert load.num_running + load.num_waiting == 1
         assert stub.ListModels(messages.ListModelsRequest(), timeout=10).models
         assert stub.GetServerInfo(messages.GetServerInfoRequest(), timeout=10)
         stream.cancel()

@@ -140,7 +140,8 @@ TEST(OpenApi, ErrorsHaveTheirHeaders) {
 }
 
 TEST(OpenApi, HasTheShapesOfTheStandard) {
-  EXPECT_TRUE(document()["security"][0].contains("key"));
+  EXPECT_TRUE(document()["security"][0].contains("bearer"));
+  EXPECT_TRUE(document()["security"][1].contains("header"));
   const Json& chat = document()["paths"]["/v1/chat/completions"]["post"];
   EXPECT_EQ(chat["requestBody"]["content"]["application/json"]["schema"]["$ref"],
             "#/components/schemas/ChatCompletionRequest");
