@@ -45,8 +45,8 @@ bool runs(WorkerPool* pool, size_t bytes) {
 }
 
 TEST(WorkerPool, SmallWorkNeverWaitsForLarge) {
+  Blocker large;  // outlives the work
   WorkerPool pool(1, 2);
-  Blocker large;
   for (int i = 0; i < 4; ++i) pool.post(kLarge, large.work());
   large.wait_until_running(2);
   EXPECT_TRUE(runs(&pool, kSmall));
@@ -54,8 +54,8 @@ TEST(WorkerPool, SmallWorkNeverWaitsForLarge) {
 }
 
 TEST(WorkerPool, HugeWorkLeavesAThreadToTheLarge) {
-  WorkerPool pool(1, 2);
   Blocker huge;
+  WorkerPool pool(1, 2);
   for (int i = 0; i < 4; ++i) pool.post(kHuge, huge.work());
   huge.wait_until_running(1);
   EXPECT_TRUE(runs(&pool, kLarge));
@@ -72,8 +72,8 @@ TEST(WorkerPool, SmallerInputsPassLargerOnesAndNotForEver) {
   std::string order;
   std::mutex mutex;
   {
-    WorkerPool pool(1, 1);
     Blocker first;
+    WorkerPool pool(1, 1);
     pool.post(kLarge, first.work());
     first.wait_until_running(1);
     const auto post = [&](size_t bytes, char name) {
