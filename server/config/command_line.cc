@@ -66,7 +66,7 @@ constexpr Flag kFlags[] = {
     {kNetwork, "--max-tokens-per-key", "server.max_tokens_per_key", "N",
      "tokens of their prompts and longest outputs, then 429; 0 = any number"},
     {kNetwork, "--allowed-origins", "server.cors_origins", "JSON",
-     "origins whose pages may read answers: [\"https://a.example\"], [\"*\"]"},
+     "origins whose pages may read answers: [\"https://a.example\"], [\"*\"] [none]"},
     {kNetwork, "--ssl-certfile", "server.ssl_certfile", "FILE",
      "certificate chain, PEM, for TLS on the HTTP and the gRPC port [none: no TLS]"},
     {kNetwork, "--ssl-keyfile", "server.ssl_keyfile", "FILE",
@@ -131,11 +131,13 @@ std::string size_text(int64_t value) {
   return absl::StrCat(value);
 }
 
-// The default of a key of the config, as a flag would be given it; empty if it is an empty string.
+// The default of a key of the config, as a flag would be given it; empty if it is an empty string
+// or list.
 std::string default_text(const Json& defaults, const char* path) {
   const auto pointer = absl::StrCat("/", absl::StrReplaceAll(path, {{".", "/"}}));
   const Json& value = defaults.at(Json::json_pointer(pointer));
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_array() && value.empty()) return "";
   if (value.is_number_integer()) return size_text(value.get<int64_t>());
   if (value.is_number()) return absl::StrCat(value.get<double>());
   return dump_json(value);
