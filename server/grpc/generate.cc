@@ -28,7 +28,7 @@ std::optional<engine::Clock::time_point> deadline_of(const grpc::CallbackServerC
 
 GenerateCall::GenerateCall(GrpcContext* context, grpc::GenericCallbackServerContext* call,
                            GrpcCallOptions options)
-    : GrpcCall(context, call, std::move(options)), deadline_(deadline_of(*call)) {}
+    : StreamingCall(context, call, std::move(options)), deadline_(deadline_of(*call)) {}
 
 std::shared_ptr<GenerateCall> GenerateCall::shared() {
   return std::static_pointer_cast<GenerateCall>(shared_from_this());
@@ -77,10 +77,6 @@ void GenerateCall::serve(grpc::ByteBuffer* bytes) {
   pump();
 }
 
-void GenerateCall::pump() {
-  guard([this] { write_next(); });
-}
-
 void GenerateCall::write_next() {
   absl::Status error;
   bool is_last = false;
@@ -112,28 +108,10 @@ void GenerateCall::write_next() {
   }
 }
 
-void GenerateCall::OnWriteDone(bool ok) {
-  bool is_over = false;
-  {
-    const std::lock_guard lock(mutex_);
-    is_writing_ = false;
-    is_over = !ok || is_cancelled_;
-    if (is_over && !take_end_locked()) return;
-  }
-  if (is_over) return end(absl::CancelledError("the client left"));
-  pump();
-}
-
-void GenerateCall::OnCancel() {
+void GenerateCall::let_go() {
   std::unique_ptr<Generation> dropped;  // cancels in the engine, outside the lock
-  {
-    const std::lock_guard lock(mutex_);
-    is_cancelled_ = true;
-    dropped = std::move(generation_);
-    // Whoever reads, serves or writes ends the call when that is done.
-    if (is_reading_ || is_serving_ || is_writing_ || !take_end_locked()) return;
-  }
-  end(absl::CancelledError("the client left"));
+  const std::lock_guard lock(mutex_);
+  dropped = std::move(generation_);
 }
 
 }  // namespace pbserve::server

@@ -6,33 +6,26 @@
 
 #include "proto/inference.pb.h"
 #include "server/generation.h"
-#include "server/grpc/call.h"
+#include "server/grpc/streaming_call.h"
 
 namespace pbserve::server {
 
-class GenerateCall : public GrpcCall {
+class GenerateCall : public StreamingCall {
  public:
   GenerateCall(GrpcContext* context, grpc::GenericCallbackServerContext* call,
                GrpcCallOptions options);
-
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
 
  private:
   // message -> Request -> tokens -> queue.
   void serve(grpc::ByteBuffer* bytes) override;
   absl::StatusOr<std::unique_ptr<Generation>> start_generation(grpc::ByteBuffer* bytes);
   std::shared_ptr<GenerateCall> shared();
-  // Writes the next event if one is there and no write is under way.
-  void pump();
-  void write_next();
+  void write_next() override;
+  void let_go() override;
 
   const std::optional<engine::Clock::time_point> deadline_;
 
-  // The mutex guards these too.
-  bool is_writing_ = false;
-  bool is_cancelled_ = false;
-  std::unique_ptr<Generation> generation_;
+  std::unique_ptr<Generation> generation_;  // the mutex guards it
 
   grpc::ByteBuffer event_;  // the one being written
 };

@@ -50,7 +50,7 @@ void GrpcHealth::add(const std::shared_ptr<HealthWatch>& watch) {
 
 HealthWatch::HealthWatch(GrpcHealth* health, GrpcContext* context,
                          grpc::GenericCallbackServerContext* call, GrpcCallOptions options)
-    : GrpcCall(context, call, std::move(options)), health_(health) {}
+    : StreamingCall(context, call, std::move(options)), health_(health) {}
 
 void HealthWatch::serve(grpc::ByteBuffer* bytes) {
   MessageMemory memory(nullptr);
@@ -68,11 +68,7 @@ void HealthWatch::serve(grpc::ByteBuffer* bytes) {
   pump();
 }
 
-void HealthWatch::pump() {
-  guard([this] { write_status(); });
-}
-
-void HealthWatch::write_status() {
+void HealthWatch::write_next() {
   {
     const std::lock_guard lock(mutex_);
     if (is_reading_ || is_serving_ || is_writing_ || is_finished_) return;
@@ -83,27 +79,6 @@ void HealthWatch::write_status() {
     update_ = response(status);
   }
   StartWrite(&update_);
-}
-
-void HealthWatch::OnWriteDone(bool ok) {
-  bool is_over = false;
-  {
-    const std::lock_guard lock(mutex_);
-    is_writing_ = false;
-    is_over = !ok || is_cancelled_;
-    if (is_over && !take_end_locked()) return;
-  }
-  if (is_over) return end(absl::CancelledError("the client left"));
-  pump();
-}
-
-void HealthWatch::OnCancel() {
-  {
-    const std::lock_guard lock(mutex_);
-    is_cancelled_ = true;
-    if (is_reading_ || is_serving_ || is_writing_ || !take_end_locked()) return;
-  }
-  end(absl::CancelledError("the client left"));
 }
 
 absl::StatusOr<grpc::ByteBuffer> check_health(const GrpcHealth& health, grpc::ByteBuffer* bytes) {

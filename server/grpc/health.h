@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "proto/health.pb.h"
-#include "server/grpc/call.h"
+#include "server/grpc/streaming_call.h"
 
 namespace pbserve::server {
 
@@ -33,28 +33,21 @@ class GrpcHealth {
   std::vector<std::weak_ptr<HealthWatch>> watches_;
 };
 
-class HealthWatch : public GrpcCall {
+// Its messages are changes of the status.
+class HealthWatch : public StreamingCall {
  public:
   HealthWatch(GrpcHealth* health, GrpcContext* context, grpc::GenericCallbackServerContext* call,
               GrpcCallOptions options);
 
-  // Writes the status if the client has not got it yet and no write is under way.
-  void pump();
-
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-
  private:
   void serve(grpc::ByteBuffer* bytes) override;
-  void write_status();
+  void write_next() override;
 
   GrpcHealth* const health_;
 
   // The mutex guards these too.
   bool is_known_ = false;  // the name could be as long as a message
-  bool is_writing_ = false;
-  bool is_cancelled_ = false;
-  int written_ = -1;  // the last status
+  int written_ = -1;       // the last status
 
   grpc::ByteBuffer update_;  // the one being written
 };
