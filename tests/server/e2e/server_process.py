@@ -108,6 +108,9 @@ class Server:
     def num_threads(self):
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
+    def num_descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     def begin_stop(self):
         """Sends the first SIGTERM; a second one would end the process at once."""
         if not self.is_stopping and self.process.poll() is None:

@@ -1,7 +1,6 @@
 """Connections that say nothing lock nobody out; those that work are left alone."""
 
 import contextlib
-import os
 import re
 import socket
 import time
@@ -16,10 +15,6 @@ from raw_http import RawConnection
 from server_process import Server, wait_until
 
 LIMITS = ["--set", "http.max_connections=8", "--set", "grpc.max_connections=8"]
-
-
-def num_descriptors(server):
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
 def address(server, port):
@@ -69,16 +64,16 @@ CHECKS = {"HTTP": check_http, "gRPC": check_grpc}
 def test_idle_connections_make_room(port, sent):
     with Server(*LIMITS) as server:
         CHECKS[port](server)
-        before = num_descriptors(server)
+        before = server.num_descriptors()
         with connections(server, port, 200) as held:
             for connection in held:
                 with contextlib.suppress(ConnectionError):  # closed by now
                     connection.sendall(sent)
-            wait_until(lambda: num_descriptors(server) <= before + 10)
+            wait_until(lambda: server.num_descriptors() <= before + 10)
             for _ in range(5):
                 CHECKS[port](server)
             assert is_closed(held[0])
-        wait_until(lambda: num_descriptors(server) <= before)
+        wait_until(lambda: server.num_descriptors() <= before)
 
 
 def test_one_that_waits_makes_room_for_one_and_the_newest_stays():
@@ -197,9 +192,9 @@ def test_an_idle_connection_holds_no_header():
 @pytest.mark.parametrize("port", ["HTTP", "gRPC"])
 def test_one_address_cannot_take_every_connection(port):
     with Server("--set", "server.max_connections_per_address=4") as server:
-        before = num_descriptors(server)
+        before = server.num_descriptors()
         with connections(server, port, 50, source="127.0.0.2"):
-            wait_until(lambda: num_descriptors(server) <= before + 4)
+            wait_until(lambda: server.num_descriptors() <= before + 4)
             CHECKS[port](server)
             with connections(server, port, 4, source="127.0.0.3") as others:
                 time.sleep(0.3)

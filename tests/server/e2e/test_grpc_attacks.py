@@ -1,7 +1,6 @@
 """gRPC clients that no honest program is. Memory and descriptors come back, and others are served
 meanwhile."""
 
-import os
 import resource
 import socket
 import subprocess
@@ -334,14 +333,10 @@ def idle_connections(server, number):
     return [socket.create_connection((host, int(port)), timeout=5) for _ in range(number)]
 
 
-def num_descriptors(server):
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
-
 def test_the_listener_survives_too_many_open_files():
     with Server() as server:
         check_health(server)
-        limit = num_descriptors(server) + 20
+        limit = server.num_descriptors() + 20
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
         held = idle_connections(server, 60)
         deadline = time.monotonic() + 10

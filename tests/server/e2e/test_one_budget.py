@@ -1,7 +1,6 @@
 """server.max_buffered_bytes: one budget for whatever the wire makes the server hold."""
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -46,10 +45,6 @@ def serving_status(server):
                                                          timeout=10).status
 
 
-def num_descriptors(server):
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
-
 def hold_body(server, num_bytes):
     """A body of which the last byte is missing."""
     connection = RawConnection(server)
@@ -73,7 +68,7 @@ def grpc_upload(server, num_bytes, for_s):
 
 
 def test_http_and_grpc_share_one_budget(locked):
-    before = rss_bytes(locked), num_descriptors(locked), locked.num_threads()
+    before = rss_bytes(locked), locked.num_descriptors(), locked.num_threads()
     held = hold_body(locked, 40 * MIB)
     wait_until(lambda: rss_bytes(locked) > before[0] + 35 * MIB)
     assert grpc_upload(locked, 40 * MIB, for_s=15)
@@ -96,7 +91,7 @@ def test_http_and_grpc_share_one_budget(locked):
         assert int(headers["retry-after"]) >= 1
     held.close()
     assert_rss_returns(locked, before[0], slack_bytes=30 * MIB)
-    wait_until(lambda: num_descriptors(locked) <= before[1] + 2)
+    wait_until(lambda: locked.num_descriptors() <= before[1] + 2)
     assert locked.num_threads() <= before[2] + 4  # gRPC's own, started at need
 
 

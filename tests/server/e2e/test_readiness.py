@@ -1,6 +1,5 @@
 """/ready and gRPC's health say alike whether more requests should come, and why not."""
 
-import os
 import resource
 import socket
 import threading
@@ -69,7 +68,7 @@ def test_without_descriptors_it_is_not_ready():
     with Server() as server, Watch(server) as watch, RawConnection(server) as probe:
         wait_until(lambda: watch.statuses == [SERVING])
         assert ask(probe) == READY
-        limit = len(os.listdir(f"/proc/{server.process.pid}/fd")) + 40
+        limit = server.num_descriptors() + 40
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
         wait_until(lambda: ask(probe)[0] == 503, timeout_s=5)

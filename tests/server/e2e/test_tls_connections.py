@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from server_process import wait_until
-from test_connections import LIMITS, connections, is_closed, num_descriptors
+from test_connections import LIMITS, connections, is_closed
 from test_tls import TlsConnection
 from test_tls_grpc import credentials, generate
 from tls_files import HalfTls, TlsServer, client_context
@@ -43,28 +43,28 @@ def begin_of_a_hello(authority):
 def test_handshakes_that_do_not_end_make_room(authority, pair, stubs, port, says_hello):
     with TlsServer(*pair.flags(), *LIMITS, *PATIENT) as server:
         CHECKS[port](server, authority, stubs)
-        before = num_descriptors(server)
+        before = server.num_descriptors()
         with connections(server, port, 100) as held:
             if says_hello:
                 for connection in held[-8:]:
                     connection.sendall(begin_of_a_hello(authority))
-            wait_until(lambda: num_descriptors(server) <= before + 10)
+            wait_until(lambda: server.num_descriptors() <= before + 10)
             for _ in range(3):
                 CHECKS[port](server, authority, stubs)
             assert is_closed(held[-8])
-        wait_until(lambda: num_descriptors(server) <= before)
+        wait_until(lambda: server.num_descriptors() <= before)
 
 
 def test_failed_handshakes_keep_no_place(authority, pair):
     """Each may read its alert for five seconds; the limit holds meanwhile, and others come in."""
     with TlsServer(*pair.flags(), *LIMITS, *PATIENT) as server:
         check_http(server, authority, None)
-        before = num_descriptors(server)
+        before = server.num_descriptors()
         with connections(server, "HTTP", 60) as held:
             for connection in held:
                 with contextlib.suppress(ConnectionError):
                     connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            wait_until(lambda: num_descriptors(server) <= before + 10, timeout_s=3)
+            wait_until(lambda: server.num_descriptors() <= before + 10, timeout_s=3)
             check_http(server, authority, None)
 
 
