@@ -162,10 +162,11 @@ def test_probes_cannot_be_locked_out_of_the_admin_port():
 def test_a_client_that_has_its_refusal_keeps_no_place():
     """It may read for five seconds more; others need the place."""
     with Server(*LIMITS) as server:
-        lingering = [RawConnection(server) for _ in range(40)]
-        for connection in lingering:
-            with contextlib.suppress(ConnectionError):
-                connection.send("nonsense\r\n\r\n")
+        lingering = []
+        for _ in range(40):  # one by one: while it is answered a connection is busy
+            lingering.append(RawConnection(server))
+            lingering[-1].send("nonsense\r\n\r\n")
+            assert lingering[-1].read_reply()[0] == 400
         begin = time.monotonic()
         check_http(server)
         assert time.monotonic() - begin < 3
