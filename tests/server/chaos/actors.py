@@ -107,8 +107,8 @@ HALF_A_HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le"
 def send_bad_json(server, rng, ledger):
     reply = requests.post(server.url + "/v1/completions", data=rng.choice(BAD_BODIES),
                           headers=HEADERS | {"Content-Type": "application/json"}, timeout=60)
-    assert reply.status_code == 400, reply.text
-    ledger.count("bad bodies")
+    assert reply.status_code in (400, 429), reply.text  # a full queue refuses before it reads
+    ledger.count(f"bad bodies {reply.status_code}")
 
 
 def send_garbage(server, rng, ledger):
