@@ -13,13 +13,10 @@ namespace pbserve::engine {
 
 namespace {
 
-double ms_between(Clock::time_point begin, Clock::time_point end) {
-  return std::chrono::duration<double, std::milli>(end - begin).count();
-}
-
 SchedulerLimits scheduler_limits(const SchedulerOptions& options, const RunnerLimits& limits) {
   return {.num_slots = limits.num_slots,
           .chunks = limits.chunks,
+          .cost = limits.cost,
           .slice_ms = options.prefill_slice_ms,
           .prefix_caching = options.enable_prefix_caching};
 }
@@ -128,9 +125,9 @@ absl::Status EngineLoop::check_queue() const {
 
 absl::Status EngineLoop::submit(SequenceSpec spec, OutputRules rules,
                                 std::unique_ptr<ResponseSink> sink) {
-  const auto num_tokens = static_cast<int64_t>(spec.prompt.size());
-  const QueueBounds::Arrival arrival{.num_tokens = num_tokens,
-                                     .lane = scheduler_.lane_of(num_tokens, spec.pbs)};
+  const QueueBounds::Arrival arrival{.num_tokens = static_cast<int64_t>(spec.prompt.size()),
+                                     .pbs = spec.pbs,
+                                     .priority = spec.priority};
   NewRequest request{std::move(spec), std::move(rules), std::move(sink), arrival};
   absl::Status status;
   const bool has_entered = live_.enter([&] {
@@ -171,7 +168,7 @@ void EngineLoop::run() {
     worked = take_turn();
     last_turn_ = Clock::now();
   }
-  while (runner_.num_in_flight() > 0) commit(runner_.collect());
+  collect(/*may_stay=*/0);
 }
 
 // False once the inbox is closed and every message in it has been handled.
@@ -189,17 +186,14 @@ bool EngineLoop::receive(bool may_sleep) {
 
 void EngineLoop::handle(NewRequest request) {
   const SequenceId id = request.spec.id;
-  Accepted accepted{.prompt_tokens = static_cast<int64_t>(request.spec.prompt.size()),
-                    .cached_tokens = 0,
-                    .queue_position = scheduler_.num_waiting()};
+  const auto num_prompt = static_cast<int64_t>(request.spec.prompt.size());
   output_.start(id, std::move(request.rules), std::move(request.sink), request.spec.submitted);
   scheduler_.add(std::move(request.spec));
-  accepted.cached_tokens = scheduler_.num_cached_tokens(id);
-  const Lane lane = *request.arrival.lane;
-  const int64_t ahead = scheduler_.queue().num_tokens[static_cast<size_t>(lane)];  // with its own
-  accepted.estimated_ttft_ms =
-      bounds_.prefill_ms(lane, ahead - accepted.cached_tokens).value_or(-1);
-  output_.accepted(id, accepted);
+  const Scheduler::Place place = scheduler_.place_of(id, Clock::now());
+  output_.accepted(id, {.prompt_tokens = num_prompt,
+                        .cached_tokens = place.num_cached,
+                        .queue_position = place.position,
+                        .estimated_ttft_ms = place.first_token_ms});
   publish_load(request.arrival);
 }
 
@@ -229,52 +223,54 @@ bool EngineLoop::take_turn() {
   if (launches) launch(plan);
   // The pacer of a slice has waited for nearly all of it: the tokens before it are not kept longer.
   const int may_stay = overlaps_ && launches && !plan.slice ? 1 : 0;
-  while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
+  collect(may_stay);
   const bool worked = launches || !idle || !hopeless.empty();
   if (worked) publish_load();
   return worked;
 }
 
+// Tokens leave as soon as they are drawn, while the slice behind them runs.
 void EngineLoop::launch(const StepPlan& plan) {
-  const Clock::time_point begin = Clock::now();
-  for (const LaneStart& start : plan.starts) {
-    job_begin_[static_cast<size_t>(start.lane)] = begin;
-  }
-  const LaunchReport report = runner_.launch(plan, scheduler_.sequences());
-  const Clock::time_point end = Clock::now();
-  if (plan.slice) {
-    const std::vector<PrefillChunk> job = scheduler_.job(*plan.slice);
-    scheduler_.launched(plan, report, end);
-    report_progress(*plan.slice, job, report.finished_lane ? 1.0 : report.lane_fraction);
-  } else {
-    scheduler_.launched(plan, report, end);
-  }
+  runner_.launch(plan, scheduler_.sequences());
+  scheduler_.launched(plan);
+  if (!plan.slice) return;
+  const SliceReport report =
+      runner_.run_slice(plan, scheduler_.sequences(), [this] { collect(/*may_stay=*/0); });
+  const std::vector<PrefillChunk> job = scheduler_.job(*plan.slice);
+  scheduler_.sliced(plan, report, Clock::now());
+  publish_load();  // who hears of its progress finds the gauges with it
+  report_progress(job, report);
 }
 
-void EngineLoop::report_progress(Lane lane, const std::vector<PrefillChunk>& job, double fraction) {
+void EngineLoop::collect(int may_stay) {
+  while (runner_.num_in_flight() > may_stay) commit(runner_.collect());
+}
+
+void EngineLoop::report_progress(const std::vector<PrefillChunk>& job, const SliceReport& report) {
   const Clock::time_point time = Clock::now();
   int64_t job_tokens = 0;
   for (const PrefillChunk& chunk : job) {
     job_tokens += chunk.end - chunk.begin;
     const auto found = scheduler_.sequences().find(chunk.id);
     if (found == scheduler_.sequences().end()) continue;
-    const Sequence& sequence = *found->second;
-    PrefillProgress progress{.processed_tokens = chunk.begin,
+    Sequence& sequence = *found->second;
+    const auto done_of_chunk =
+        static_cast<int64_t>(report.fraction * static_cast<double>(chunk.end - chunk.begin));
+    // One that was preempted computes again what was reported before, and what it has generated.
+    const int64_t processed = std::min(chunk.begin + done_of_chunk, sequence.num_prompt());
+    if (sequence.num_generated() > 0 || processed <= sequence.num_reported) continue;
+    sequence.num_reported = processed;
+    PrefillProgress progress{.processed_tokens = processed,
                              .total_tokens = sequence.num_prompt(),
                              .elapsed_ms = ms_between(sequence.prefill_begin, time)};
-    progress.processed_tokens +=
-        static_cast<int64_t>(fraction * static_cast<double>(chunk.end - chunk.begin));
-    const int64_t done = progress.processed_tokens - sequence.first_cached;
+    const int64_t done = processed - sequence.first_cached;
     if (done > 0) {
       progress.eta_ms = progress.elapsed_ms / static_cast<double>(done) *
-                        static_cast<double>(progress.total_tokens - progress.processed_tokens);
+                        static_cast<double>(progress.total_tokens - processed);
     }
     output_.progress(chunk.id, progress);
   }
-  if (fraction < 1.0) return;
-  bounds_.observe_prefill(lane, job_tokens,
-                          ms_between(job_begin_[static_cast<size_t>(lane)], time));
-  metrics_.observe_step(job_tokens, 0);
+  if (report.is_finished) metrics_.observe_step(job_tokens, 0);
 }
 
 void EngineLoop::commit(const StepOutput& output) {
@@ -302,7 +298,7 @@ void EngineLoop::finish(FinishedSequence finished) {
 
 void EngineLoop::publish_load(const std::optional<QueueBounds::Arrival>& arrived) {
   num_running_ = scheduler_.num_running();
-  bounds_.publish(scheduler_.queue(), arrived);
+  bounds_.publish(scheduler_.queue(Clock::now()), arrived);
   num_pages_used_ = pool_.num_used();
   num_pages_cached_ = pool_.num_cached();
   metrics_.set_gauges({.num_running = num_running_,

@@ -2,7 +2,6 @@
 // Each turn: take messages, plan a step, launch it, read a step back, pass its tokens on.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -61,7 +60,8 @@ class EngineLoop {
   void launch(const StepPlan& plan);
   void commit(const StepOutput& output);
   void finish(FinishedSequence finished);
-  void report_progress(Lane lane, const std::vector<PrefillChunk>& job, double fraction);
+  void report_progress(const std::vector<PrefillChunk>& job, const SliceReport& report);
+  void collect(int may_stay);
   void publish_load(const std::optional<QueueBounds::Arrival>& arrived = {});
 
   const bool is_forced_;  // pbs.force_density
@@ -76,7 +76,6 @@ class EngineLoop {
   // Engine thread only.
   std::vector<Message> messages_;
   int64_t num_preemptions_seen_ = 0;
-  std::array<Clock::time_point, kNumLanes> job_begin_;
 
   // Written by the engine thread, read by all.
   std::atomic<int64_t> num_running_ = 0;

@@ -262,6 +262,7 @@ absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) 
   RETURN_IF_ERROR(require_range("sparse_attention.threshold", threshold, pbs.threshold_min, 1.0f));
   const SparseMode mode = request.sparse.mode.value_or(pbs.mode);
   const bool is_long = std::cmp_greater_equal(spec.prompt.size(), pbs.min_tokens);
+  spec.priority = request.priority;
   spec.pbs = mode == SparseMode::kPbs || (mode == SparseMode::kAuto && is_long);
   spec.pbs_threshold = threshold;
   const bool shares_all = pbs.prefix_reuse == PrefixReuse::kAny;

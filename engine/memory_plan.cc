@@ -38,20 +38,22 @@ const char* remedy(const EngineConfig& config, kernels::Device device) {
   return has_share ? "--gpu-memory-utilization" : "--kv-cache-memory-bytes";
 }
 
-RunnerLimits runner_limits(const EngineConfig& config, int64_t max_model_len) {
+RunnerLimits runner_limits(const EngineConfig& config, const models::ModelConfig& model,
+                           int64_t max_model_len) {
   // Some thousands of rows keep the matrix products large; a context shorter than that needs no
   // more rows, and a span is never cut.
-  constexpr int64_t kLongRows = 8192;
+  constexpr int64_t kMainRows = 8192;
   const int64_t span = config.pbs.span == 0 ? max_model_len : config.pbs.span;
-  const int64_t rows = std::min(kernels::align_up(kLongRows, span), max_model_len);
+  const int64_t rows = std::min(kernels::align_up(kMainRows, span), max_model_len);
   return {.num_slots = config.scheduler.max_num_seqs,
           .max_model_len = max_model_len,
           .chunks = {.span = config.pbs.span,
                      .segment = config.pbs.params.segment,
                      .dense_tail = config.pbs.params.dense_tail,
                      .reuse = config.pbs.prefix_reuse,
-                     .long_rows = rows,
-                     .short_rows = std::min(config.scheduler.max_num_batched_tokens, rows)}};
+                     .main_rows = rows,
+                     .express_rows = std::min(config.scheduler.max_num_batched_tokens, rows)},
+          .cost = PrefillCost::prior_of(model)};
 }
 
 }  // namespace
@@ -89,7 +91,7 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
                            .head_dim = model.head_dim,
                            .dtype = dtype};
   const int64_t workspace = static_cast<int64_t>(
-      ModelRunner::workspace_bytes(runner_limits(config, wanted), model, dtype, device));
+      ModelRunner::workspace_bytes(runner_limits(config, model, wanted), model, dtype, device));
   const bool is_given = config.device.kv_cache_bytes > 0;
   if (is_given && config.device.kv_cache_bytes > usable - workspace) {
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -113,7 +115,7 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
   plan.limited_by = plan.max_model_len < wanted ? "the KV cache"
                     : automatic                 ? "the model's positions"
                                                 : "--max-model-len";
-  plan.runner = runner_limits(config, plan.max_model_len);
+  plan.runner = runner_limits(config, model, plan.max_model_len);
   return plan;
 }
 

@@ -52,23 +52,19 @@ ModelRunner::Buffers ModelRunner::Buffers::take(const RunnerLimits& limits,
   const int64_t num_slots = limits.num_slots;
   const ChunkRules& chunks = limits.chunks;
   const int64_t item_rows =
-      std::min(item_rows_max(device), align_up<int64_t>(chunks.long_rows, kernels::kPbsBlock));
-  const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
-                                         .num_kv_heads = config.num_kv_heads,
-                                         .head_dim = config.head_dim,
-                                         .context_len_max = limits.max_model_len,
-                                         .job_rows_max = chunks.long_rows,
-                                         .dtype = dtype};
+      std::min(item_rows_max(device), align_up<int64_t>(chunks.main_rows, kernels::kPbsBlock));
+  const auto take_lane = [&](Lane lane) {
+    return PrefillLane::Buffers::take(config, dtype, chunks.rows(lane), limits.max_model_len,
+                                      device, workspace);
+  };
   const auto take_bytes = [&](int64_t num_bytes) {
     return workspace.take(DType::kU8, {num_bytes});
   };
   return {.scratch =
               models::LayerScratch::take(config, dtype, std::max(item_rows, num_slots), workspace),
-          .pbs_plan = kernels::take_pbs_plan(plan_shape, device, workspace),
-          .lanes = {PrefillLane::Buffers::take(config, dtype, chunks.long_rows, workspace),
-                    PrefillLane::Buffers::take(config, dtype, chunks.short_rows, workspace)},
-          .lane_arrays = {take_bytes(lane_arena_bytes(limits, chunks.long_rows, 1)),
-                          take_bytes(lane_arena_bytes(limits, chunks.short_rows, num_slots))},
+          .lanes = {take_lane(Lane::kMain), take_lane(Lane::kExpress)},
+          .lane_arrays = {take_bytes(lane_arena_bytes(limits, chunks.main_rows, 1)),
+                          take_bytes(lane_arena_bytes(limits, chunks.express_rows, num_slots))},
           .decode = DecodePass::Buffers::take(config, dtype, num_slots, device, workspace),
           .step_arrays = take_bytes(step_arena_bytes(limits)),
           .last_hidden = workspace.take(DType::kF32, {num_slots, config.hidden_size}),
@@ -114,7 +110,6 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(
                          .pool = pool,
                          .stream = stream,
                          .scratch = buffers.scratch,
-                         .pbs_plan = buffers.pbs_plan,
                          .pbs = options.pbs,
                          .pages_max = pages_max(limits)};
   auto runner = std::unique_ptr<ModelRunner>(new ModelRunner(
@@ -143,51 +138,55 @@ ModelRunner::ModelRunner(const RunnerLimits& limits, ForwardContext context, Buf
 
 absl::Status ModelRunner::warm_up(const DeviceOptions& options) {
   UploadArena& arena = slots_.front().arena;
-  lane(Lane::kLong).warm_up(context_);
+  lane(Lane::kMain).warm_up(context_);
   decode_.warm_up(buffers_.sampler, arena, context_);
   if (options.enforce_eager) return absl::OkStatus();
   return decode_.record(buffers_.sampler, arena, context_);
 }
 
-LaunchReport ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequences) {
+ModelRunner::StepSlot& ModelRunner::next_slot(const StepPlan& plan) {
   check(num_in_flight() < kStepsInFlight, "too many steps in flight");
   StepSlot& slot = slots_[num_launched_++ % kStepsInFlight];
   slot.arena.reset();
   slot.step = plan.step;
   slot.drawn.clear();
   slot.reports.clear();
-  for (Lane aborted : plan.aborts) lane(aborted).clear();
-  for (const LaneStart& start : plan.starts) {
-    lane(start.lane).load(start.chunks, sequences, context_);
-  }
-  decode_.run(plan.decode, sequences, buffers_.sampler, slot.arena, context_);
-  for (const DecodeRow& row : plan.decode) {
-    slot.drawn.emplace_back(row.id, sequences.at(row.id)->slot);
-  }
-  LaunchReport report = run_slice(plan, sequences, slot);
+  return slot;
+}
+
+void ModelRunner::read_back(StepSlot& slot) {
   const Tensor tokens = buffers_.sampler.slot_tokens().rows(0, limits_.num_slots);
   kernels::copy_to_host(slot.tokens.data(), tokens.data, tokens.numel() * sizeof(int32_t),
                         context_.stream);
   slot.done.record(context_.stream);
   in_flight_.push_back(&slot);
-  return report;
 }
 
-LaunchReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& sequences,
-                                    StepSlot& slot) {
-  if (!plan.slice) return {};
-  PrefillLane& job = lane(*plan.slice);
+void ModelRunner::launch(const StepPlan& plan, const SequenceMap& sequences) {
+  for (Lane aborted : plan.aborts) lane(aborted).clear();
+  if (plan.start) lane(plan.start->lane).load(plan.start->chunks, sequences, context_);
+  if (plan.decode.empty()) return;
+  StepSlot& slot = next_slot(plan);
+  decode_.run(plan.decode, sequences, buffers_.sampler, slot.arena, context_);
+  for (const DecodeRow& row : plan.decode) {
+    slot.drawn.emplace_back(row.id, sequences.at(row.id)->slot);
+  }
+  read_back(slot);
+}
+
+SliceReport ModelRunner::run_slice(const StepPlan& plan, const SequenceMap& sequences,
+                                   const std::function<void()>& after_first_item) {
+  PrefillLane& job = lane(plan.slice.value());
   SlicePacer& pacer = pacers_[static_cast<size_t>(*plan.slice)];
   pacer.begin_slice(plan.slice_ms);
+  bool is_first = true;
   do {
     const int64_t rows = pacer.begin_item(job.next_pass());
     pacer.end_item(job.run_item(rows, context_));
+    if (std::exchange(is_first, false)) after_first_item();
   } while (!job.done() && pacer.fits(job.next_pass()));
-  LaunchReport report{.finished_lane = std::nullopt, .lane_fraction = job.fraction()};
-  if (job.done()) {
-    finish_job(job, sequences, slot);
-    report.finished_lane = plan.slice;
-  }
+  const SliceReport report{.is_finished = job.done(), .fraction = job.fraction()};
+  if (job.done()) finish_job(job, sequences, next_slot(plan));
   return report;
 }
 
@@ -214,6 +213,7 @@ void ModelRunner::finish_job(PrefillLane& job, const SequenceMap& sequences, Ste
     buffers_.sampler.draw(input, hidden, context_);
   }
   job.clear();
+  read_back(slot);
 }
 
 StepOutput ModelRunner::collect() {

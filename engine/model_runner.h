@@ -5,6 +5,7 @@
 
 #include <array>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "engine/decode_pass.h"
 #include "engine/kv_cache_pool.h"
 #include "engine/prefill_chunks.h"
+#include "engine/prefill_cost.h"
 #include "engine/prefill_lane.h"
 #include "engine/sampler.h"
 #include "engine/slice_pacer.h"
@@ -24,11 +26,13 @@ struct RunnerLimits {
   int32_t num_slots = 1;      // sequences that decode together
   int64_t max_model_len = 1;  // tokens of one sequence
   ChunkRules chunks;
+  PrefillCost::Prior cost{1, 0};
 };
 
 class ModelRunner {
  public:
-  static constexpr int kStepsInFlight = 2;  // launched and not yet collected
+  // Launched and not yet collected: decode rows and those of the step after, or a finished job.
+  static constexpr int kStepsInFlight = 2;
 
   // Pool and stream outlive the runner. kResourceExhausted names the bytes that were missing. On
   // a GPU, what first runs of decode and of the row-wise operations of prefill cost (loading code,
@@ -48,11 +52,16 @@ class ModelRunner {
   // The engine's thread, before its first launch.
   void bind_thread() const { context_.stream.bind_thread(); }
 
-  // Queues a step on the device: the decode rows, then the slice. REQUIRES: num_in_flight() below
-  // kStepsInFlight.
-  LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences);
+  // Takes over the plan's aborts and its start, and queues its decode rows.
+  void launch(const StepPlan& plan, const SequenceMap& sequences);
 
-  // Waits for the oldest step in flight and returns its results.
+  // Runs the plan's slice, item after item, and returns when all but the last have run.
+  // `after_first_item` is called when the first one is queued behind the decode rows: what they
+  // drew can be collected while it runs. REQUIRES: the plan was launched and has a slice.
+  SliceReport run_slice(const StepPlan& plan, const SequenceMap& sequences,
+                        const std::function<void()>& after_first_item);
+
+  // Waits for the oldest results in flight, of decode rows or of a finished job, and returns them.
   StepOutput collect();
   int num_in_flight() const { return static_cast<int>(in_flight_.size()); }
 
@@ -60,7 +69,6 @@ class ModelRunner {
   // Everything carved out of the workspace.
   struct Buffers {
     models::LayerScratch scratch;
-    kernels::PbsPlan pbs_plan;
     std::array<PrefillLane::Buffers, kNumLanes> lanes;
     std::array<kernels::Tensor, kNumLanes> lane_arrays;  // [bytes] uint8 each: of their arenas
     DecodePass::Buffers decode;
@@ -89,7 +97,8 @@ class ModelRunner {
               std::vector<StepSlot> slots);
 
   absl::Status warm_up(const DeviceOptions& options);
-  LaunchReport run_slice(const StepPlan& plan, const SequenceMap& sequences, StepSlot& slot);
+  StepSlot& next_slot(const StepPlan& plan);
+  void read_back(StepSlot& slot);
   void finish_job(PrefillLane& lane, const SequenceMap& sequences, StepSlot& slot);
   PrefillLane& lane(Lane lane) { return lanes_[static_cast<size_t>(lane)]; }
 

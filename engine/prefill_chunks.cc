@@ -17,10 +17,13 @@ bool runs_pbs(const Sequence& sequence, int64_t begin) {
   return sequence.spec().pbs && begin < sequence.num_prompt();
 }
 
-int64_t pbs_chunk_end(const Sequence& sequence, int64_t begin, const ChunkRules& rules) {
+// Past `begin`, or `begin` itself where no span fits.
+int64_t pbs_chunk_end(const Sequence& sequence, int64_t begin, const ChunkRules& rules,
+                      int64_t rows_max) {
   const int64_t prompt = sequence.num_prompt();
-  if (rules.span == 0 || prompt - begin <= rules.long_rows) return prompt;
-  return align_down(begin + rules.long_rows, rules.span);
+  if (prompt - begin <= rows_max) return prompt;
+  if (rules.span == 0) return begin;
+  return std::max(align_down(begin + rows_max, rules.span), begin);
 }
 
 // Tokens in complete spans that hold no row of the dense tail.
@@ -34,21 +37,22 @@ int64_t exact_prefix(const Sequence& sequence, const ChunkRules& rules) {
 
 }  // namespace
 
-PrefillChunk next_chunk(const Sequence& sequence, const ChunkRules& rules) {
-  const int64_t begin = sequence.num_computed();
+std::optional<PrefillChunk> next_chunk(const Sequence& sequence, int64_t begin,
+                                       const ChunkRules& rules, int64_t rows_max) {
   check(begin < sequence.num_tokens(), "prefill of a sequence with nothing left");
   const bool pbs = runs_pbs(sequence, begin);
-  const int64_t end = pbs ? pbs_chunk_end(sequence, begin, rules)
-                          : std::min(begin + rules.long_rows, sequence.num_tokens());
-  return {.id = sequence.id(),
-          .begin = begin,
-          .end = end,
-          .pbs = pbs,
-          .pbs_threshold = sequence.spec().pbs_threshold,
-          .prompt_len = sequence.num_prompt(),
-          .pools_prefix = pbs && rules.reuse == PrefixReuse::kAny && begin > 0 &&
-                          begin == sequence.num_cached(),
-          .draws_token = end == sequence.num_tokens()};
+  const int64_t end = pbs ? pbs_chunk_end(sequence, begin, rules, rows_max)
+                          : std::min(begin + rows_max, sequence.num_tokens());
+  if (end == begin) return std::nullopt;
+  return PrefillChunk{.id = sequence.id(),
+                      .begin = begin,
+                      .end = end,
+                      .pbs = pbs,
+                      .pbs_threshold = sequence.spec().pbs_threshold,
+                      .prompt_len = sequence.num_prompt(),
+                      .pools_prefix = pbs && rules.reuse == PrefixReuse::kAny && begin > 0 &&
+                                      begin == sequence.num_cached(),
+                      .draws_token = end == sequence.num_tokens()};
 }
 
 int64_t num_reusable(const Sequence& sequence, const ChunkRules& rules) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "engine/config.h"
 #include "engine/sequence.h"
@@ -16,16 +17,19 @@ struct ChunkRules {
   int64_t segment = 256;   // S
   int64_t dense_tail = 2;  // blocks at the end of a PBS prompt that see everything
   PrefixReuse reuse = PrefixReuse::kExact;
-  int64_t long_rows = 8192;   // rows the long lane holds; >= span
-  int64_t short_rows = 2048;  // rows the short lane holds
+  int64_t main_rows = 8192;     // rows the main lane holds; >= span
+  int64_t express_rows = 2048;  // rows the express lane holds
+
+  int64_t rows(Lane lane) const { return lane == Lane::kMain ? main_rows : express_rows; }
 };
 
-// The next tokens to compute of a sequence that has some left.
-//   PBS sequences: complete spans of the prompt, as many as the lane holds, the last to the
-//   prompt's
+// The next tokens to compute of a sequence of which `begin` are computed and some are left, in at
+// most so many rows (a multiple of kPageSize). Nothing where PBS needs more rows: a span is whole.
+//   PBS sequences: complete spans of the prompt, as many as the rows hold, the last to the prompt's
 //                  end; then, dense, what was generated before a preemption
-//   dense ones:    [s, min(s + long_rows, num_tokens))
-PrefillChunk next_chunk(const Sequence& sequence, const ChunkRules& rules);
+//   dense ones:    [begin, min(begin + rows, num_tokens))
+std::optional<PrefillChunk> next_chunk(const Sequence& sequence, int64_t begin,
+                                       const ChunkRules& rules, int64_t rows_max);
 
 // Leading tokens whose pages another request may reuse, at most those read back. Dense sequences:
 // whole pages. PBS, exact: complete spans before the one that holds the first row of the dense

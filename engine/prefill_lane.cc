@@ -28,9 +28,18 @@ kernels::PbsJob pbs_job(const PrefillChunk& chunk, const PbsOptions& pbs) {
 }  // namespace
 
 PrefillLane::Buffers PrefillLane::Buffers::take(const models::ModelConfig& config, DType dtype,
-                                                int64_t rows_max, kernels::Workspace& workspace) {
+                                                int64_t rows_max, int64_t context_len_max,
+                                                kernels::Device device,
+                                                kernels::Workspace& workspace) {
+  const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
+                                         .num_kv_heads = config.num_kv_heads,
+                                         .head_dim = config.head_dim,
+                                         .context_len_max = context_len_max,
+                                         .job_rows_max = rows_max,
+                                         .dtype = dtype};
   return {.hidden = workspace.take(DType::kF32, {rows_max, config.hidden_size}),
           .q = workspace.take(dtype, {rows_max, config.num_q_heads, config.head_dim}),
+          .plan = kernels::take_pbs_plan(plan_shape, device, workspace),
           .counts = PbsCounts::take(config.num_layers, config.num_q_heads, workspace)};
 }
 
@@ -123,7 +132,7 @@ void PrefillLane::project(int64_t end, const ForwardContext& context) {
   const models::RowInput rows{.positions = positions_.rows(row_, end),
                               .slots = slots.rows(row_, end)};
   context.transformer.project(layer_, rows, buffers_.hidden.rows(row_, end), q_rows(row_, end),
-                              is_pbs ? context.pbs_plan.own : context.pool.layer(layer_),
+                              is_pbs ? buffers_.plan.own : context.pool.layer(layer_),
                               context.scratch, context.stream);
   row_ = end;
   if (row_ < num_rows_) return;
@@ -139,7 +148,7 @@ PbsLayer PrefillLane::pbs_layer(const ForwardContext& context) const {
   kernels::PbsParams params = context.pbs.params;
   params.threshold = chunk.pbs_threshold;
   return {.options = context.pbs,
-          .input = {.plan = context.pbs_plan,
+          .input = {.plan = buffers_.plan,
                     .pages = context.pool.layer(layer_),
                     .block_table = block_tables_.at(0),
                     .q = q_rows(0, num_rows_),

@@ -26,7 +26,6 @@ struct ForwardContext {
   const KvCachePool& pool;
   const kernels::Stream& stream;
   models::LayerScratch scratch;
-  kernels::PbsPlan pbs_plan;  // of the layer and job in progress: one PBS job at a time
   PbsOptions pbs;
   int64_t pages_max;  // of one sequence
 };
@@ -36,9 +35,12 @@ class PrefillLane {
   struct Buffers {
     kernels::Tensor hidden;  // [rows_max, C] float32
     kernels::Tensor q;       // [rows_max, Hq, D]; attention writes its output over it
+    kernels::PbsPlan plan;   // of the layer in progress
     PbsCounts counts;
 
+    // For contexts of up to `context_len_max` tokens.
     static Buffers take(const models::ModelConfig& config, kernels::DType dtype, int64_t rows_max,
+                        int64_t context_len_max, kernels::Device device,
                         kernels::Workspace& workspace);
   };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -9,8 +10,6 @@
 
 namespace pbserve::engine {
 namespace {
-
-constexpr size_t index(Lane lane) { return static_cast<size_t>(lane); }
 
 // Full for so many seconds more, as far as can be told.
 absl::Status full(absl::string_view what, int64_t retry_after_s) {
@@ -31,23 +30,23 @@ absl::Status QueueBounds::check(const Arrival& arrival) const {
 absl::Status QueueBounds::take(const Arrival& arrival) {
   const std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(check_locked(arrival));
-  ++arriving_.num_requests;
-  arriving_.num_tokens[index(arrival.lane.value_or(Lane::kLong))] += arrival.num_tokens;
+  ++num_arriving_;
+  num_tokens_arriving_ += arrival.num_tokens;
   return absl::OkStatus();
 }
 
 absl::Status QueueBounds::check_locked(const Arrival& arrival) const {
-  const QueueState now = state();
-  if (now.num_requests >= options_.max_num_queued_reqs) {
-    const int64_t too_many = now.num_requests - options_.max_num_queued_reqs + 1;
-    const double share = static_cast<double>(too_many) / static_cast<double>(now.num_requests);
-    return full(absl::StrCat(now.num_requests, " requests are waiting, the limit is ",
+  const int64_t requests = num_requests_locked();
+  if (requests >= options_.max_num_queued_reqs) {
+    const int64_t too_many = requests - options_.max_num_queued_reqs + 1;
+    const double share = static_cast<double>(too_many) / static_cast<double>(requests);
+    return full(absl::StrCat(requests, " requests are waiting, the limit is ",
                              options_.max_num_queued_reqs, " (--max-num-queued-reqs)"),
                 retry_after_s_locked(share));
   }
-  const int64_t tokens = now.total_tokens();
+  const int64_t tokens = num_tokens_locked();
   const int64_t too_many = tokens + arrival.num_tokens - options_.max_num_queued_tokens;
-  if (now.num_requests > 0 && too_many > 0) {  // a prompt of any length may wait alone
+  if (requests > 0 && too_many > 0) {  // a prompt of any length may wait alone
     const double share = static_cast<double>(too_many) / static_cast<double>(tokens);
     return full(absl::StrCat(tokens, " prompt tokens are waiting, with this prompt's ",
                              arrival.num_tokens, " the limit of ", options_.max_num_queued_tokens,
@@ -55,8 +54,9 @@ absl::Status QueueBounds::check_locked(const Arrival& arrival) const {
                 retry_after_s_locked(std::min(share, 1.0)));
   }
   const double limit_s = options_.max_queued_s;
-  const double wait_s = wait_s_locked(arrival.lane).value_or(0);
-  if (limit_s > 0 && wait_s > limit_s) {
+  if (limit_s == 0) return absl::OkStatus();
+  const double wait_s = wait_s_locked(arrival);
+  if (wait_s > limit_s) {
     return full(absl::StrFormat("a prompt would wait for about %.1f s before it starts, the limit "
                                 "is %g s (--max-queue-time)",
                                 wait_s, limit_s),
@@ -67,81 +67,62 @@ absl::Status QueueBounds::check_locked(const Arrival& arrival) const {
 
 int64_t QueueBounds::num_requests() const {
   const std::lock_guard lock(mutex_);
-  return state().num_requests;
+  return num_requests_locked();
 }
 
 double QueueBounds::fill() const {
   const std::lock_guard lock(mutex_);
-  const QueueState now = state();
   const auto share = [](auto value, auto limit) {
     return static_cast<double>(value) / static_cast<double>(limit);
   };
-  double fullest = share(now.num_requests, options_.max_num_queued_reqs);
-  if (now.num_requests > 0) {
-    fullest = std::max(fullest, share(now.total_tokens(), options_.max_num_queued_tokens));
+  const int64_t requests = num_requests_locked();
+  double fullest = share(requests, options_.max_num_queued_reqs);
+  if (requests > 0) {
+    fullest = std::max(fullest, share(num_tokens_locked(), options_.max_num_queued_tokens));
   }
   if (options_.max_queued_s > 0) {
-    fullest = std::max(fullest, share(wait_s_locked({}).value_or(0), options_.max_queued_s));
+    fullest = std::max(fullest, share(wait_s_locked({}), options_.max_queued_s));
   }
   return fullest;
 }
 
-void QueueBounds::publish(const QueueState& state, const std::optional<Arrival>& arrived) {
+void QueueBounds::publish(QueueState state, const std::optional<Arrival>& arrived) {
   const std::lock_guard lock(mutex_);
-  published_ = state;
+  published_ = std::move(state);
   if (!arrived) return;
-  --arriving_.num_requests;
-  arriving_.num_tokens[index(arrived->lane.value_or(Lane::kLong))] -= arrived->num_tokens;
+  --num_arriving_;
+  num_tokens_arriving_ -= arrived->num_tokens;
 }
 
-void QueueBounds::observe_prefill(Lane lane, int64_t num_tokens, double ms) {
-  constexpr double kNewest = 0.3;
-  constexpr double kShortestMs = 1e-3;
-  const double rate = static_cast<double>(num_tokens) / std::max(ms, kShortestMs);
-  const std::lock_guard lock(mutex_);
-  double& smoothed = tokens_per_ms_[index(lane)];
-  smoothed = smoothed == 0 ? rate : kNewest * rate + (1 - kNewest) * smoothed;
-}
-
-std::optional<double> QueueBounds::prefill_ms(Lane lane, int64_t num_tokens) const {
-  const std::lock_guard lock(mutex_);
-  return prefill_ms_locked(lane, num_tokens);
-}
-
-std::optional<double> QueueBounds::prefill_ms_locked(Lane lane, int64_t num_tokens) const {
-  const double own = tokens_per_ms_[index(lane)];
-  const double rate = own > 0 ? own : *std::ranges::max_element(tokens_per_ms_);
-  if (rate == 0) return std::nullopt;
-  return static_cast<double>(num_tokens) / rate;
-}
-
-// Until what is ahead in the lane has been prefilled; in the emptier one where it is not known.
-std::optional<double> QueueBounds::wait_s_locked(const std::optional<Lane>& lane) const {
-  const QueueState now = state();
-  std::optional<double> shortest;
-  for (const Lane each : kLanes) {
-    if (lane && *lane != each) continue;
-    const std::optional<double> ms = prefill_ms_locked(each, now.num_tokens[index(each)]);
-    if (ms && (!shortest || *ms / 1000 < *shortest)) shortest = *ms / 1000;
+// What goes before it; nothing before a rate is known.
+double QueueBounds::wait_s_locked(const Arrival& arrival) const {
+  if (!published_.cost.has_rate()) return 0;
+  std::vector<PrefillClaim> claims = published_.claims;
+  const double since_ms = ms_between(published_.time, Clock::now());
+  double backlog_ms = 0;
+  for (PrefillClaim& claim : claims) {
+    claim.due_ms -= since_ms;
+    backlog_ms += claim.remaining_ms;
   }
-  return shortest;
+  const double own_ms = published_.cost.ms(0, arrival.num_tokens, arrival.pbs);
+  claims.push_back({.remaining_ms = own_ms,
+                    .due_ms = patience_ms(backlog_ms, arrival.priority) + kLateness * own_ms,
+                    .priority = arrival.priority});
+  double wait_ms = 0;
+  for (const size_t i : prefill_order(claims)) {
+    if (i + 1 == claims.size()) break;
+    wait_ms += claims[i].remaining_ms;
+  }
+  return wait_ms / 1000;
 }
 
 // Until that share of the whole queue has been prefilled; at least a second.
 int64_t QueueBounds::retry_after_s_locked(double share_too_many) const {
-  const QueueState now = state();
   double all_ms = 0;
-  for (const Lane lane : kLanes) {
-    all_ms = std::max(all_ms, prefill_ms_locked(lane, now.num_tokens[index(lane)]).value_or(0));
+  if (published_.cost.has_rate()) {
+    for (const PrefillClaim& claim : published_.claims) all_ms += claim.remaining_ms;
   }
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(all_ms * share_too_many / 1000)));
-}
-
-QueueState QueueBounds::state() const {
-  QueueState sum = published_;
-  sum.num_requests += arriving_.num_requests;
-  for (size_t i = 0; i < sum.num_tokens.size(); ++i) sum.num_tokens[i] += arriving_.num_tokens[i];
-  return sum;
 }
 
 }  // namespace pbserve::engine

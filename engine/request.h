@@ -17,6 +17,10 @@ namespace pbserve::engine {
 
 using Clock = std::chrono::steady_clock;
 
+inline double ms_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double, std::milli>(end - begin).count();
+}
+
 // What is wrong with a request names its field, as the client wrote it, in this payload of the
 // Status.
 inline constexpr const char* kFieldPayload = models::kFieldPayload;
@@ -72,6 +76,7 @@ struct Request {
   SamplingParams sampling;
   StopRules stop;
   SparseAttention sparse;
+  int32_t priority = 0;    // prefill_order.h: lower goes first
   std::string cache_salt;  // requests with different salts never share cached pages
   std::optional<Clock::time_point> deadline;
   // Asked on the submitting thread before the request is queued, with the tokens of its prompt and

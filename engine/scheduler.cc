@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <ranges>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +12,6 @@
 
 namespace pbserve::engine {
 
-using kernels::ceil_div;
 using kernels::kPageSize;
 
 namespace {
@@ -25,7 +25,7 @@ absl::Status no_token_error(const Sequence& sequence) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerLimits& limits, KvCachePool& pool)
-    : limits_(limits), pool_(pool) {
+    : limits_(limits), pool_(pool), cost_(limits.cost) {
   for (int32_t slot = limits.num_slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -38,33 +38,6 @@ void Scheduler::add(SequenceSpec spec) {
 }
 
 int64_t Scheduler::num_running() const { return static_cast<int64_t>(running_.size()); }
-
-const std::vector<PrefillChunk>& Scheduler::job(Lane lane) const {
-  return lanes_[static_cast<size_t>(lane)].chunks;
-}
-
-QueueState Scheduler::queue() const {
-  QueueState queue{.num_requests = num_waiting(), .num_tokens = {}};
-  for (const auto& [id, sequence] : sequences_) {
-    if (sequence->phase == Phase::kDecode) continue;
-    const Lane lane = lane_of(sequence->num_tokens(), sequence->spec().pbs);
-    queue.num_tokens[static_cast<size_t>(lane)] +=
-        sequence->num_tokens() - sequence->num_computed();
-  }
-  return queue;
-}
-
-Lane Scheduler::lane_of(int64_t num_tokens, bool pbs) const {
-  return pbs || num_tokens > limits_.chunks.short_rows ? Lane::kLong : Lane::kShort;
-}
-
-int64_t Scheduler::num_cached_tokens(SequenceId id) const {
-  const Sequence& sequence = *sequences_.at(id);
-  if (!limits_.prefix_caching) return 0;
-  const int64_t found = int64_t{kPageSize} *
-                        pool_.num_pages_found(sequence.spec().cache_root, sequence.spec().prompt);
-  return usable_prefix(sequence, found, limits_.chunks);
-}
 
 std::optional<FinishedSequence> Scheduler::remove(SequenceId id, FinishReason reason,
                                                   absl::Status status) {
@@ -88,8 +61,8 @@ std::vector<FinishedSequence> Scheduler::take_expired(Clock::time_point time) {
 
 std::optional<FinishedSequence> Scheduler::take_stuck() {
   if (!running_.empty() || waiting_.empty()) return std::nullopt;
-  Sequence& stuck = *sequences_.at(waiting_.front());
-  const int64_t needed = ceil_div<int64_t>(stuck.num_tokens() + 1, kPageSize);
+  Sequence& stuck = *in_order(planned_).front();
+  const int64_t needed = pages_needed(stuck);
   return release(stuck, FinishReason::kError,
                  absl::ResourceExhaustedError(
                      absl::StrCat("the request needs ", needed, " cache pages of ", kPageSize,
@@ -100,138 +73,16 @@ StepPlan Scheduler::plan_step(Clock::time_point time) {
   StepPlan plan;
   plan.step = next_step_++;
   plan.slice_ms = limits_.slice_ms;
+  const double since_last_ms = ms_between(planned_, time);
+  planned_ = time;
   plan_decode(plan);
-  plan_lanes(plan, time);
+  if (decoded_ && !plan.decode.empty()) {
+    constexpr double kNewest = 0.1;
+    step_ms_ = step_ms_ == 0 ? since_last_ms : kNewest * since_last_ms + (1 - kNewest) * step_ms_;
+  }
+  decoded_ = !plan.decode.empty();
+  plan_prefill(plan);
   return plan;
-}
-
-// ---- prefill ----
-
-void Scheduler::plan_lanes(StepPlan& plan, Clock::time_point time) {
-  for (Lane lane : kLanes) {
-    if (std::exchange(state(lane).abort, false)) plan.aborts.push_back(lane);
-  }
-  continue_long_prompt(plan);
-  admit_waiting(plan, time);
-  for (LaneStart& start : plan.starts) state(start.lane).chunks = start.chunks;
-
-  const Lane other = last_lane_ == Lane::kLong ? Lane::kShort : Lane::kLong;
-  if (!state(other).idle()) {
-    plan.slice = other;  // both busy: they take turns
-  } else if (!state(last_lane_).idle()) {
-    plan.slice = last_lane_;
-  }
-  if (plan.slice) last_lane_ = *plan.slice;
-}
-
-// A long prompt keeps its lane from chunk to chunk.
-void Scheduler::continue_long_prompt(StepPlan& plan) {
-  if (!state(Lane::kLong).idle()) return;
-  const auto& short_job = state(Lane::kShort).chunks;
-  for (SequenceId id : running_) {
-    const Sequence& sequence = *sequences_.at(id);
-    const bool in_short_lane =
-        std::ranges::find(short_job, id, &PrefillChunk::id) != short_job.end();
-    if (sequence.phase != Phase::kPrefill || in_short_lane) continue;
-    plan.starts.push_back({Lane::kLong, {next_chunk(sequence, limits_.chunks)}});
-    return;
-  }
-}
-
-void Scheduler::admit_waiting(StepPlan& plan, Clock::time_point time) {
-  // Looking a prompt up in the cache costs time, so only this many waiting ones are looked at.
-  constexpr size_t kLookAhead = 32;
-  size_t looked_at = 0;
-  for (size_t i = 0; i < waiting_.size() && looked_at < kLookAhead && !free_slots_.empty();) {
-    Sequence& sequence = *sequences_.at(waiting_[i]);
-    ++looked_at;
-    const Admission admission = sequence.has_token_in_flight()
-                                    ? Admission::kLaneBusy
-                                    : try_admit(sequence, plan.starts, time);
-    if (admission == Admission::kNoPages) return;
-    if (admission == Admission::kStarted) {
-      waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
-    } else {
-      ++i;
-    }
-  }
-}
-
-bool Scheduler::fits_short_lane(const PrefillChunk& chunk) const {
-  return !chunk.pbs && chunk.draws_token && chunk.end - chunk.begin <= limits_.chunks.short_rows;
-}
-
-Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneStart>& starts,
-                                          Clock::time_point time) {
-  const auto started = [&](Lane lane) { return std::ranges::find(starts, lane, &LaneStart::lane); };
-  const auto free_lane = [&](Lane lane) {
-    return state(lane).idle() && started(lane) == starts.end();
-  };
-  const auto open = started(Lane::kShort);  // a short job that still takes prompts
-  const bool short_lane_open = open != starts.end() || free_lane(Lane::kShort);
-  if (!short_lane_open && !free_lane(Lane::kLong)) return Admission::kLaneBusy;
-
-  int64_t found = 0;
-  if (limits_.prefix_caching) {
-    found =
-        kPageSize * pool_.lookup(sequence.spec().cache_root, sequence.tokens(), sequence.blocks);
-  }
-  const int64_t cached = usable_prefix(sequence, found, limits_.chunks);
-  sequence.blocks.truncate(static_cast<int32_t>(cached / kPageSize));
-  sequence.start_prefill(cached, free_slots_.back());
-  const PrefillChunk chunk = next_chunk(sequence, limits_.chunks);
-  const auto roll_back = [&](Admission why) {
-    sequence.stop_running();
-    return why;
-  };
-  Lane lane = Lane::kLong;
-  if (fits_short_lane(chunk) && short_lane_open) {
-    int64_t rows = chunk.end - chunk.begin;
-    if (open != starts.end()) {
-      for (const PrefillChunk& other : open->chunks) rows += other.end - other.begin;
-    }
-    if (rows > limits_.chunks.short_rows) return roll_back(Admission::kLaneBusy);
-    lane = Lane::kShort;
-  } else if (fits_short_lane(chunk) || !free_lane(Lane::kLong)) {
-    return roll_back(Admission::kLaneBusy);
-  }
-
-  // One page to spare for every generating sequence keeps admissions from causing preemptions.
-  const int64_t needed =
-      ceil_div<int64_t>(sequence.num_tokens() + 1, kPageSize) - sequence.blocks.num_pages();
-  const int64_t spare = num_running();
-  if (pool_.num_available() < needed + spare ||
-      !pool_.allocate(sequence.blocks, static_cast<int32_t>(needed))) {
-    return roll_back(Admission::kNoPages);
-  }
-  free_slots_.pop_back();
-  running_.push_back(sequence.id());
-  if (sequence.first_cached < 0) {
-    sequence.first_cached = cached;
-    sequence.prefill_begin = time;
-  }
-  if (lane == Lane::kShort && open != starts.end()) {
-    open->chunks.push_back(chunk);
-  } else {
-    starts.push_back({lane, {chunk}});
-  }
-  return Admission::kStarted;
-}
-
-void Scheduler::finish_job(Lane lane, Clock::time_point time) {
-  LaneState& job = state(lane);
-  for (const PrefillChunk& chunk : job.chunks) {
-    const auto found = sequences_.find(chunk.id);
-    if (found == sequences_.end()) continue;
-    Sequence& sequence = *found->second;
-    sequence.advance_computed(chunk.end);
-    cache_pages(sequence);
-    if (!chunk.draws_token) continue;
-    sequence.expect_token();
-    sequence.phase = Phase::kDecode;
-    if (sequence.prefill_end == Clock::time_point{}) sequence.prefill_end = time;
-  }
-  job = LaneState{};
 }
 
 // ---- decode ----
@@ -254,6 +105,7 @@ void Scheduler::plan_decode(StepPlan& plan) {
 bool Scheduler::take_page_for(Sequence& sequence, std::vector<Sequence*>& generating) {
   while (sequence.blocks.num_pages() * kPageSize <= sequence.num_computed()) {
     if (pool_.allocate(sequence.blocks, 1)) return true;
+    if (yield_prefill()) continue;
     Sequence& youngest = *generating.back();
     const bool itself = &youngest == &sequence;
     preempt(youngest);
@@ -263,24 +115,37 @@ bool Scheduler::take_page_for(Sequence& sequence, std::vector<Sequence*>& genera
   return true;
 }
 
+// The last of the prompts under way goes back to waiting. Its pages stay in the prefix cache, from
+// where the last ones are evicted first: what was computed before them is not computed again. A
+// prompt whose job others share would leave its pages with the job.
+bool Scheduler::yield_prefill() {
+  for (Sequence* sequence : std::views::reverse(in_order(planned_))) {
+    if (sequence->phase != Phase::kPrefill || sequence->blocks.num_pages() == 0) continue;
+    if (!lanes_.is_alone(sequence->id())) continue;
+    lanes_.remove(*sequence, sequences_);
+    preempt(*sequence);
+    return true;
+  }
+  return false;
+}
+
 void Scheduler::preempt(Sequence& sequence) {
   cache_pages(sequence);
   free_slots_.push_back(sequence.slot);
   std::erase(running_, sequence.id());
   sequence.stop_running();
-  waiting_.push_front(sequence.id());
+  waiting_.push_back(sequence.id());
   ++num_preemptions_;
 }
 
 // ---- results ----
 
-void Scheduler::launched(const StepPlan& plan, const LaunchReport& report, Clock::time_point time) {
+void Scheduler::launched(const StepPlan& plan) {
   for (const DecodeRow& row : plan.decode) {
     Sequence& sequence = *sequences_.at(row.id);
     sequence.advance_computed(row.position + 1);
     sequence.expect_token();
   }
-  if (report.finished_lane) finish_job(*report.finished_lane, time);
 }
 
 std::vector<FinishedSequence> Scheduler::commit(const StepOutput& output,
@@ -319,9 +184,7 @@ void Scheduler::check_integrity() const {
     check(sequence->phase != Phase::kWaiting || sequence->blocks.num_pages() == 0,
           "a waiting sequence holds pages");
   }
-  for (const LaneState& lane : lanes_) {
-    for (const BlockTable& orphan : lane.orphans) tables.push_back(&orphan);
-  }
+  for (const BlockTable* orphan : lanes_.orphans()) tables.push_back(orphan);
   pool_.check_integrity(tables);
   check_eq(waiting_.size() + running_.size(), sequences_.size(), "waiting + running = all");
   check_eq(free_slots_.size() + running_.size(), static_cast<size_t>(limits_.num_slots),
@@ -337,20 +200,7 @@ void Scheduler::cache_pages(Sequence& sequence) {
 
 FinishedSequence Scheduler::release(Sequence& sequence, FinishReason reason, absl::Status status) {
   if (sequence.phase == Phase::kDecode) cache_pages(sequence);
-  for (Lane lane : kLanes) {
-    LaneState& job = state(lane);
-    if (std::ranges::find(job.chunks, sequence.id(), &PrefillChunk::id) == job.chunks.end())
-      continue;
-    const auto alive = [&](const PrefillChunk& chunk) {
-      return chunk.id != sequence.id() && sequences_.contains(chunk.id);
-    };
-    if (std::ranges::any_of(job.chunks, alive)) {
-      job.orphans.push_back(std::move(sequence.blocks));
-    } else {
-      job = LaneState{};
-      job.abort = true;
-    }
-  }
+  lanes_.remove(sequence, sequences_);
   sequence.blocks.clear();
   if (sequence.slot >= 0) free_slots_.push_back(sequence.slot);
   std::erase(running_, sequence.id());

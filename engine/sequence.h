@@ -40,6 +40,7 @@ struct SequenceSpec {
   std::vector<int32_t> stop_ids;  // token ids that end it: end of text and stop_token_ids
   bool pbs = false;               // prefill with PBS (decided by length and request alone)
   float pbs_threshold = 0.0f;
+  int32_t priority = 0;    // prefill_order.h
   std::string cache_root;  // provenance of its pages: attention settings and salt
   Clock::time_point submitted;
   std::optional<Clock::time_point> deadline;
@@ -95,11 +96,17 @@ class Sequence {
   Phase phase = Phase::kWaiting;
   int32_t slot = -1;  // index of its last token on the device, while not waiting
   BlockTable blocks;
+  int64_t num_found = 0;  // while waiting: leading tokens that the prefix cache holds
+  // By when it would be late if it took no time itself (prefill_order.h); unset until a rate is
+  // known.
+  std::optional<Clock::time_point> due;
+  double spent_ms = 0;  // of jobs it was in
 
   // For the response.
   int64_t first_cached = -1;  // num_cached at the first admission: what usage reports
   Clock::time_point prefill_begin;
   Clock::time_point prefill_end;
+  int64_t num_reported = 0;  // of the prompt, in progress events
   BlockCounts density;
   CoverageSums coverage;
 

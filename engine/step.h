@@ -11,12 +11,13 @@
 
 namespace pbserve::engine {
 
-// A lane carries one prefill job at a time and keeps its state between slices. The long lane holds
-// one chunk of one long prompt, the short lane several whole short prompts, so that a short prompt
-// never waits for the end of a long one.
-enum class Lane : uint8_t { kLong, kShort };
+// A lane carries one prefill job at a time and keeps its state between slices. A job that is
+// overtaken keeps the main lane; what overtakes it runs in the express lane, whose jobs are
+// smaller, so that the next one to overtake soon finds it free. Several short prompts share a job
+// there.
+enum class Lane : uint8_t { kMain, kExpress };
 inline constexpr int kNumLanes = 2;
-inline constexpr std::array<Lane, kNumLanes> kLanes = {Lane::kLong, Lane::kShort};
+inline constexpr std::array<Lane, kNumLanes> kLanes = {Lane::kMain, Lane::kExpress};
 
 // A layer of a prefill job: all rows through one pass, then through the next. PBS alone orders.
 enum class PrefillPass : uint8_t { kProject, kOrder, kAttend };
@@ -40,7 +41,7 @@ struct DecodeRow {
 };
 
 struct LaneStart {
-  Lane lane = Lane::kLong;
+  Lane lane = Lane::kMain;
   std::vector<PrefillChunk> chunks;
 };
 
@@ -50,18 +51,19 @@ struct LaneStart {
 // writes it in a later step.
 struct StepPlan {
   int64_t step = 0;
-  std::vector<Lane> aborts;       // lanes whose job is dropped, before anything else
-  std::vector<LaneStart> starts;  // jobs to load into idle lanes
-  std::optional<Lane> slice;      // the lane to advance
-  double slice_ms = 0;            // for this long
+  std::vector<Lane> aborts;        // lanes whose job is dropped, before anything else
+  std::optional<LaneStart> start;  // a job to load into an idle lane
+  std::optional<Lane> slice;       // the lane to advance
+  double slice_ms = 0;             // for this long
   std::vector<DecodeRow> decode;
 
   bool empty() const { return !slice.has_value() && decode.empty(); }
 };
 
-struct LaunchReport {
-  std::optional<Lane> finished_lane;  // all work of its job has been launched
-  double lane_fraction = 0;           // of the sliced lane's job
+// What a slice got done, known once it has been launched.
+struct SliceReport {
+  bool is_finished = false;  // all work of the lane's job has been launched
+  double fraction = 0;       // of the job
 };
 
 struct ChunkReport {

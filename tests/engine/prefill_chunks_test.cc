@@ -7,7 +7,7 @@
 namespace pbserve::engine {
 namespace {
 
-constexpr ChunkRules kRules{.span = 1024, .dense_tail = 2, .long_rows = 2048, .short_rows = 256};
+constexpr ChunkRules kRules{.span = 1024, .dense_tail = 2, .main_rows = 2048, .express_rows = 256};
 
 ChunkRules with(PrefixReuse reuse) {
   ChunkRules rules = kRules;
@@ -31,11 +31,16 @@ class PrefillChunksTest : public testing::Test {
     return Sequence(std::move(spec));
   }
 
+  // The next chunk of a sequence in prefill, in the main lane.
+  static PrefillChunk next(const Sequence& sequence, const ChunkRules& rules) {
+    return next_chunk(sequence, sequence.num_computed(), rules, rules.main_rows).value();
+  }
+
   static std::vector<Cut> cuts(Sequence& sequence, const ChunkRules& rules, int64_t cached = 0) {
     std::vector<Cut> all;
     sequence.start_prefill(cached, 0);
     while (sequence.num_computed() < sequence.num_tokens()) {
-      const PrefillChunk chunk = next_chunk(sequence, rules);
+      const PrefillChunk chunk = next(sequence, rules);
       all.push_back({chunk.begin, chunk.end, chunk.pbs, chunk.draws_token});
       sequence.advance_computed(chunk.end);
     }
@@ -49,7 +54,7 @@ TEST_F(PrefillChunksTest, APbsPromptIsCutIntoCompleteSpansAsManyAsTheLaneHolds) 
             (std::vector<Cut>{
                 {0, 2048, true, false}, {2048, 4096, true, false}, {4096, 5700, true, true}}));
   ChunkRules odd = kRules;
-  odd.long_rows = 2500;  // a span is never cut
+  odd.main_rows = 2500;  // a span is never cut
   Sequence again = make(5700, true);
   EXPECT_EQ(cuts(again, odd)[0], (Cut{0, 2048, true, false}));
 }
@@ -62,7 +67,7 @@ TEST_F(PrefillChunksTest, AChunkThatBeginsInsideASpanEndsWithOne) {
 TEST_F(PrefillChunksTest, WholePromptIsOneSpan) {
   ChunkRules whole = kRules;
   whole.span = 0;
-  whole.long_rows = 4096;
+  whole.main_rows = 4096;
   Sequence sequence = make(2700, true);
   EXPECT_EQ(cuts(sequence, whole), (std::vector<Cut>{{0, 2700, true, true}}));
   EXPECT_EQ(num_reusable(sequence, whole), 0);
@@ -127,16 +132,27 @@ TEST_F(PrefillChunksTest, OnlyTheFirstChunkAfterAReusedPrefixPoolsIt) {
   const ChunkRules any = with(PrefixReuse::kAny);
   Sequence sequence = make(9000, true);
   sequence.start_prefill(1280, 0);
-  PrefillChunk chunk = next_chunk(sequence, any);
+  PrefillChunk chunk = next(sequence, any);
   EXPECT_TRUE(chunk.pools_prefix);
   sequence.advance_computed(chunk.end);
-  EXPECT_FALSE(next_chunk(sequence, any).pools_prefix);
+  EXPECT_FALSE(next(sequence, any).pools_prefix);
   Sequence exact = make(9000, true);
   exact.start_prefill(1024, 0);
-  EXPECT_FALSE(next_chunk(exact, kRules).pools_prefix) << "spans before left their mean keys";
+  EXPECT_FALSE(next(exact, kRules).pools_prefix) << "spans before left their mean keys";
   Sequence cold = make(9000, true);
   cold.start_prefill(0, 0);
-  EXPECT_FALSE(next_chunk(cold, any).pools_prefix);
+  EXPECT_FALSE(next(cold, any).pools_prefix);
+}
+
+TEST_F(PrefillChunksTest, ASpanThatDoesNotFitIsNotCut) {
+  Sequence sequence = make(5700, true);
+  EXPECT_FALSE(next_chunk(sequence, 0, kRules, 1000));
+  EXPECT_EQ(next_chunk(sequence, 0, kRules, 1024)->end, 1024);
+  EXPECT_EQ(next_chunk(sequence, 5120, kRules, 600)->end, 5700) << "the last one may be short";
+  ChunkRules whole = kRules;
+  whole.span = 0;
+  EXPECT_FALSE(next_chunk(sequence, 0, whole, 5000));
+  EXPECT_EQ(next_chunk(sequence, 0, whole, 5700)->end, 5700);
 }
 
 }  // namespace

@@ -9,73 +9,48 @@
 #include <set>
 
 #include "kernels/ops/sample.h"
+#include "tests/engine/fake_runner.h"
 #include "tests/engine/sequence_factory.h"
 
 namespace pbserve::engine {
 namespace {
 
-constexpr ChunkRules kRules{.span = 512, .long_rows = 512, .short_rows = 256};
+constexpr ChunkRules kRules{.span = 512, .main_rows = 512, .express_rows = 256};
 constexpr int32_t kStopToken = -7;
-
-// A device that runs every slice in `slices_per_job` steps and draws `next_token`.
-class FakeRunner {
- public:
-  LaunchReport launch(const StepPlan& plan, const SequenceMap& sequences) {
-    StepOutput output{.step = plan.step, .tokens = {}, .reports = {}};
-    for (Lane lane : plan.aborts) jobs_.erase(lane);
-    for (const LaneStart& start : plan.starts) {
-      check(!jobs_.contains(start.lane), "start of a busy lane");
-      jobs_[start.lane] = {start.chunks, 0};
-    }
-    for (const DecodeRow& row : plan.decode) {
-      check(sequences.contains(row.id), "decode of a missing sequence");
-      output.tokens.push_back({row.id, next_token});
-    }
-    LaunchReport report;
-    if (plan.slice) {
-      Job& job = jobs_.at(*plan.slice);
-      if (++job.num_slices >= slices_per_job) {
-        for (const PrefillChunk& chunk : job.chunks) {
-          if (chunk.draws_token && sequences.contains(chunk.id)) {
-            output.tokens.push_back({chunk.id, next_token});
-          }
-        }
-        report.finished_lane = plan.slice;
-        jobs_.erase(*plan.slice);
-      }
-    }
-    in_flight.push_back(output);
-    return report;
-  }
-
-  int slices_per_job = 1;
-  int32_t next_token = 1;
-  std::deque<StepOutput> in_flight;
-
- private:
-  struct Job {
-    std::vector<PrefillChunk> chunks;
-    int num_slices;
-  };
-  std::map<Lane, Job> jobs_;
-};
+constexpr double kSliceMs = 1;
 
 class SchedulerTest : public testing::Test {
  protected:
   void make(int64_t num_pages, int32_t num_slots, bool prefix_caching = true) {
     pool_ = make_pool(num_pages);
-    const SchedulerLimits limits{
-        .num_slots = num_slots, .chunks = kRules, .slice_ms = 1, .prefix_caching = prefix_caching};
+    const SchedulerLimits limits{.num_slots = num_slots,
+                                 .chunks = kRules,
+                                 .slice_ms = kSliceMs,
+                                 .prefix_caching = prefix_caching};
     scheduler_ = std::make_unique<Scheduler>(limits, *pool_);
   }
 
+  void add(SequenceSpec spec) {
+    spec.submitted = now_;
+    scheduler_->add(std::move(spec));
+  }
+
+  // One turn of the engine; the clock stands still but for what the runner says a slice took.
   StepPlan step(int may_stay = 0) {
-    const StepPlan plan = scheduler_->plan_step(Clock::now());
+    const StepPlan plan = scheduler_->plan_step(now_);
     if (plan.empty() && runner_.in_flight.empty()) {
       if (auto stuck = scheduler_->take_stuck()) finished_.push_back(*std::move(stuck));
     }
     if (!plan.empty() || !plan.aborts.empty()) {
-      scheduler_->launched(plan, runner_.launch(plan, scheduler_->sequences()), Clock::now());
+      runner_.launch(plan, scheduler_->sequences());
+      scheduler_->launched(plan);
+      if (plan.slice) {
+        double ms = 0;
+        const SliceReport report = runner_.run_slice(plan, scheduler_->sequences(), ms);
+        now_ += std::chrono::microseconds(static_cast<int64_t>(1000 * ms));
+        scheduler_->sliced(plan, report, now_);
+      }
+      now_ += std::chrono::microseconds(10);
     }
     const bool idle_turn = plan.empty();
     while (static_cast<int>(runner_.in_flight.size()) > (idle_turn ? 0 : may_stay)) {
@@ -89,6 +64,27 @@ class SchedulerTest : public testing::Test {
     return plan;
   }
 
+  StepPlan step_until_start() {
+    StepPlan plan;
+    for (int i = 0; i < 1000 && !plan.start; ++i) plan = step();
+    check(plan.start.has_value(), "no job starts");
+    return plan;
+  }
+
+  void set_slices_per_job(int count) {
+    runner_.job_ms = [count](const auto&) { return static_cast<double>(count) * kSliceMs; };
+  }
+
+  // A row takes so long, whatever stands before it.
+  void set_ms_per_row(double ms) {
+    runner_.job_ms = [ms](const std::vector<PrefillChunk>& chunks) {
+      double sum = 0;
+      for (const PrefillChunk& chunk : chunks)
+        sum += ms * static_cast<double>(chunk.end - chunk.begin);
+      return sum;
+    };
+  }
+
   void run_until_done(int steps_max) {
     while (!scheduler_->sequences().empty()) {
       ASSERT_GT(steps_max--, 0) << "no forward progress";
@@ -100,43 +96,70 @@ class SchedulerTest : public testing::Test {
   std::unique_ptr<Scheduler> scheduler_;
   FakeRunner runner_;
   std::vector<FinishedSequence> finished_;
+  Clock::time_point now_ = Clock::now();
 };
 
-TEST_F(SchedulerTest, PacksShortPromptsAndRunsALongOneBesideThem) {
+TEST_F(SchedulerTest, ShortPromptsShareAJobBeforeALongOne) {
   make(64, 8);
-  runner_.slices_per_job = 4;
-  scheduler_->add(make_spec(1, 1000, 4, 0));
-  scheduler_->add(make_spec(2, 100, 4, 10000));
-  scheduler_->add(make_spec(3, 100, 4, 20000));
-  scheduler_->add(make_spec(4, 100, 4, 30000));
+  set_ms_per_row(0.01);
+  add(make_spec(1, 1000, 4, 0));
+  add(make_spec(2, 100, 4, 10000));
+  add(make_spec(3, 100, 4, 20000));
+  add(make_spec(4, 100, 4, 30000));
   const StepPlan plan = step();
-  ASSERT_EQ(plan.starts.size(), 2u);
-  EXPECT_EQ(plan.starts[0].lane, Lane::kLong);
-  EXPECT_EQ(plan.starts[0].chunks.size(), 1u);
-  EXPECT_EQ(plan.starts[1].lane, Lane::kShort);
-  EXPECT_EQ(plan.starts[1].chunks.size(), 2u) << "256 rows hold two prompts of 100";
-  EXPECT_NE(step().slice, plan.slice) << "busy lanes take turns";
+  ASSERT_TRUE(plan.start);
+  EXPECT_EQ(plan.start->lane, Lane::kExpress);
+  EXPECT_EQ(plan.start->chunks.size(), 2u) << "256 rows hold two prompts of 100";
+  EXPECT_EQ(step_until_start().start->chunks.front().id, 4u);
+  EXPECT_EQ(step_until_start().start->lane, Lane::kMain);
   run_until_done(100);
   EXPECT_EQ(finished_.size(), 4u);
 }
 
-TEST_F(SchedulerTest, AShortPromptOvertakesALongPrefill) {
+// The job that is overtaken keeps its lane and what it has done.
+TEST_F(SchedulerTest, AShorterPromptOvertakesInTheMiddleOfAJob) {
   make(64, 8);
-  runner_.slices_per_job = 10;
-  scheduler_->add(make_spec(1, 1000, 2, 0));
+  set_ms_per_row(0.05);
+  add(make_spec(1, 1000, 2, 0));
   step();
-  scheduler_->add(make_spec(2, 50, 2, 10000));
+  add(make_spec(2, 600, 2, 10000));
+  StepPlan plan = step();
+  ASSERT_TRUE(plan.start);
+  EXPECT_EQ(plan.slice, Lane::kExpress);
+  EXPECT_EQ(plan.start->chunks.front().end, 256) << "as many rows as the lane holds";
+  add(make_spec(3, 50, 2, 20000));
+  EXPECT_EQ(step().slice, Lane::kExpress) << "both lanes are busy: the smaller job ends first";
+  plan = step_until_start();
+  EXPECT_EQ(plan.start->chunks.front().id, 3u);
+  EXPECT_EQ(scheduler_->job(Lane::kMain).size(), 1u);
   run_until_done(200);
-  ASSERT_EQ(finished_.size(), 2u);
-  EXPECT_EQ(finished_[0].sequence->id(), 2u);
+  ASSERT_EQ(finished_.size(), 3u);
+  EXPECT_EQ(finished_[0].sequence->id(), 3u);
+  EXPECT_EQ(finished_[1].sequence->id(), 2u);
+}
+
+TEST_F(SchedulerTest, APriorityGoesBeforeACost) {
+  make(64, 8);
+  SequenceSpec urgent = make_spec(1, 400, 2, 0);
+  urgent.priority = -3;
+  SequenceSpec idle = make_spec(2, 200, 2, 10000);
+  idle.priority = 3;
+  add(std::move(idle));
+  add(make_spec(3, 300, 2, 20000));
+  add(std::move(urgent));
+  run_until_done(200);
+  ASSERT_EQ(finished_.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(finished_[i].sequence->id(), (std::vector<SequenceId>{1, 3, 2})[i]);
+  }
 }
 
 TEST_F(SchedulerTest, StopTokensAndLengthEndASequence) {
   make(64, 8);
   SequenceSpec stops = make_spec(1, 10, 50);
   stops.stop_ids = {kStopToken};
-  scheduler_->add(std::move(stops));
-  scheduler_->add(make_spec(2, 10, 3, 500));
+  add(std::move(stops));
+  add(make_spec(2, 10, 3, 500));
   step();
   runner_.next_token = kStopToken;
   run_until_done(10);
@@ -150,12 +173,12 @@ TEST_F(SchedulerTest, StopTokensAndLengthEndASequence) {
 
 TEST_F(SchedulerTest, APromptThatCameBeforeStartsFromItsPages) {
   make(64, 8);
-  scheduler_->add(make_spec(1, 300, 2));
+  add(make_spec(1, 300, 2));
   run_until_done(20);
-  scheduler_->add(make_spec(2, 300, 2));
+  add(make_spec(2, 300, 2));
   SequenceSpec other_salt = make_spec(3, 300, 2);
   other_salt.cache_root = "dense|salt";
-  scheduler_->add(std::move(other_salt));
+  add(std::move(other_salt));
   run_until_done(20);
   ASSERT_EQ(finished_.size(), 3u);
   for (const FinishedSequence& gone : finished_) {
@@ -165,8 +188,8 @@ TEST_F(SchedulerTest, APromptThatCameBeforeStartsFromItsPages) {
 
 TEST_F(SchedulerTest, TheYoungestGivesWayWhenPagesRunOutAndLosesNothing) {
   make(5, 4, /*prefix_caching=*/false);
-  scheduler_->add(make_spec(1, 120, 250, 0));
-  scheduler_->add(make_spec(2, 120, 250, 10000));
+  add(make_spec(1, 120, 250, 0));
+  add(make_spec(2, 120, 250, 10000));
   run_until_done(2000);
   ASSERT_EQ(finished_.size(), 2u);
   EXPECT_GT(scheduler_->num_preemptions(), 0);
@@ -178,11 +201,38 @@ TEST_F(SchedulerTest, TheYoungestGivesWayWhenPagesRunOutAndLosesNothing) {
 
 TEST_F(SchedulerTest, WhatCanNeverFitFailsWithTheNumbers) {
   make(3, 4);
-  scheduler_->add(make_spec(1, 400, 10));
+  add(make_spec(1, 400, 10));
   step();
   ASSERT_EQ(finished_.size(), 1u);
   EXPECT_EQ(finished_[0].status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(finished_[0].status.ToString().find("needs 4 cache pages"), std::string::npos);
+}
+
+// A stream that finds no page takes it from a prompt under way, which keeps what it has computed as
+// far as the pages last.
+TEST_F(SchedulerTest, APrefillYieldsItsPagesToStreams) {
+  make(16, 8);
+  set_slices_per_job(400);
+  for (SequenceId id : {1, 2, 3}) {
+    add(make_spec(id, 120, 500, static_cast<int32_t>(id) * 10000));
+  }
+  step();
+  while (scheduler_->num_waiting() > 0) step();
+  add(make_spec(9, 1200, 2, 90000));
+  int64_t longest_wait = 0;
+  std::map<SequenceId, int64_t> seen;
+  for (int64_t turn = 0; finished_.size() < 3; ++turn) {
+    ASSERT_LT(turn, 5000);
+    const StepPlan plan = step();
+    for (const DecodeRow& row : plan.decode) {
+      if (seen.contains(row.id)) longest_wait = std::max(longest_wait, turn - seen[row.id]);
+      seen[row.id] = turn;
+    }
+  }
+  EXPECT_LE(longest_wait, 1) << "no stream was stopped for the prompt's sake";
+  run_until_done(5000);
+  EXPECT_EQ(finished_.back().sequence->id(), 9u);
+  EXPECT_EQ(pool_->num_used(), 0);
 }
 
 TEST_F(SchedulerTest, ExpiredRequestsLeaveInAnyPhase) {
@@ -190,7 +240,7 @@ TEST_F(SchedulerTest, ExpiredRequestsLeaveInAnyPhase) {
   for (SequenceId id : {1, 2}) {
     SequenceSpec spec = make_spec(id, 100, 1000, static_cast<int32_t>(id) * 1000);
     spec.deadline = Clock::now() + std::chrono::milliseconds(5);
-    scheduler_->add(std::move(spec));
+    add(std::move(spec));
   }
   step();
   EXPECT_TRUE(scheduler_->take_expired(Clock::now() - std::chrono::hours(1)).empty());
@@ -203,9 +253,9 @@ TEST_F(SchedulerTest, ExpiredRequestsLeaveInAnyPhase) {
 // writes must not be handed out meanwhile.
 TEST_F(SchedulerTest, PagesOfACancelledPackedPromptStayUntilItsJobEnds) {
   make(64, 8);
-  runner_.slices_per_job = 3;
-  scheduler_->add(make_spec(1, 100, 2, 0));
-  scheduler_->add(make_spec(2, 100, 2, 10000));
+  set_slices_per_job(3);
+  add(make_spec(1, 100, 2, 0));
+  add(make_spec(2, 100, 2, 10000));
   step();
   const int32_t used = pool_->num_used();
   ASSERT_TRUE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
@@ -217,28 +267,28 @@ TEST_F(SchedulerTest, PagesOfACancelledPackedPromptStayUntilItsJobEnds) {
 
 TEST_F(SchedulerTest, CancelAbortsALongJobAndFreesItsPagesAtOnce) {
   make(64, 8);
-  runner_.slices_per_job = 3;
-  scheduler_->add(make_spec(1, 1000, 2, 0));
+  set_slices_per_job(3);
+  add(make_spec(1, 1000, 2, 0));
   step();
   ASSERT_TRUE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
   EXPECT_EQ(pool_->num_used(), 0);
   EXPECT_FALSE(scheduler_->remove(1, FinishReason::kCancelled, absl::CancelledError("")));
-  scheduler_->add(make_spec(2, 1000, 2, 0));
+  add(make_spec(2, 1000, 2, 0));
   const StepPlan plan = step();
-  EXPECT_EQ(plan.aborts, (std::vector<Lane>{Lane::kLong}));
+  EXPECT_EQ(plan.aborts, (std::vector<Lane>{Lane::kMain}));
   run_until_done(20);
 }
 
 TEST_F(SchedulerTest, ARowWithoutANumberFailsItsRequestAlone) {
   make(64, 8);
-  scheduler_->add(make_spec(1, 50, 4, 0));
+  add(make_spec(1, 50, 4, 0));
   runner_.next_token = kernels::kNoToken;
   step();
   ASSERT_EQ(finished_.size(), 1u);
   EXPECT_EQ(finished_[0].reason, FinishReason::kError);
   EXPECT_TRUE(absl::IsInternal(finished_[0].status)) << finished_[0].status;
   runner_.next_token = 5;
-  scheduler_->add(make_spec(2, 50, 4, 10000));
+  add(make_spec(2, 50, 4, 10000));
   run_until_done(20);
   EXPECT_TRUE(finished_.back().status.ok());
 }
@@ -264,7 +314,7 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
         spec.pbs = below(3) == 0;
         spec.cache_root = spec.pbs ? "pbs|" : "dense|";
         spec.stop_ids = {kStopToken};
-        scheduler_->add(std::move(spec));
+        add(std::move(spec));
         submitted.insert(id);
       }
       if (below(6) == 0 && !submitted.empty()) {
@@ -274,10 +324,10 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
         scheduler_->check_integrity();
       }
       runner_.next_token = below(40) == 0 ? kStopToken : static_cast<int32_t>(below(1000));
-      runner_.slices_per_job = static_cast<int>(1 + below(4));
+      set_slices_per_job(static_cast<int>(1 + below(4)));
       step(may_stay);
     }
-    runner_.slices_per_job = 1;
+    set_slices_per_job(1);
     for (int i = 0; !scheduler_->sequences().empty(); ++i) {
       ASSERT_LT(i, 50000) << "no forward progress";
       step(may_stay);
