@@ -102,10 +102,13 @@ absl::StatusOr<SequenceSpec> Intake::admit(const Request& request, SequenceId id
   RETURN_IF_ERROR(check_stop(request.stop));
   RETURN_IF_ERROR(require_at_most("cache_salt", "bytes", request.cache_salt.size(),
                                   config_.limits.max_cache_salt_bytes));
+  RETURN_IF_ERROR(
+      require_range<int64_t>("priority", request.priority, -kPriorityMax, kPriorityMax));
   SequenceSpec spec;
   spec.id = id;
   spec.submitted = Clock::now();
   spec.deadline = request.deadline;
+  spec.priority = static_cast<int32_t>(request.priority);
   RETURN_IF_ERROR(fill_sampling(request.sampling, spec));
   RETURN_IF_ERROR(fill_stop_ids(request.stop, spec));
   ASSIGN_OR_RETURN(spec.prompt, tokenize(request.prompt, request.add_special_tokens));
@@ -262,7 +265,6 @@ absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) 
   RETURN_IF_ERROR(require_range("sparse_attention.threshold", threshold, pbs.threshold_min, 1.0f));
   const SparseMode mode = request.sparse.mode.value_or(pbs.mode);
   const bool is_long = std::cmp_greater_equal(spec.prompt.size(), pbs.min_tokens);
-  spec.priority = request.priority;
   spec.pbs = mode == SparseMode::kPbs || (mode == SparseMode::kAuto && is_long);
   spec.pbs_threshold = threshold;
   const bool shares_all = pbs.prefix_reuse == PrefixReuse::kAny;

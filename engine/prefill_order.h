@@ -20,8 +20,6 @@ inline constexpr double kLateness = 1.2;
 // Of this nobody takes notice, and a short prompt need not wait for one that is not much longer.
 inline constexpr double kPatienceMs = 500;
 
-inline constexpr int32_t kPriorityMax = 16;  // of either sign
-
 struct PrefillClaim {
   double remaining_ms = 0;
   double due_ms = 0;     // from now on; negative: it is late

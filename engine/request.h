@@ -67,6 +67,8 @@ struct StopRules {
   bool include_stop_string = false;  // keep the matched stop string in the output
 };
 
+inline constexpr int64_t kPriorityMax = 16;  // of either sign
+
 struct Request {
   std::string id;  // for logs and the response; unique is the caller's business
   Prompt prompt;
@@ -76,7 +78,7 @@ struct Request {
   SamplingParams sampling;
   StopRules stop;
   SparseAttention sparse;
-  int32_t priority = 0;    // prefill_order.h: lower goes first
+  int64_t priority = 0;    // of prefill_order.h: lower goes first
   std::string cache_salt;  // requests with different salts never share cached pages
   std::optional<Clock::time_point> deadline;
   // Asked on the submitting thread before the request is queued, with the tokens of its prompt and

@@ -151,6 +151,7 @@ absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
   request.sampling = from_proto(message.sampling());
   request.stop = from_proto(message.stop());
   request.cache_salt = message.cache_salt();
+  request.priority = message.priority();
   request.add_special_tokens =
       message.has_add_special_tokens() ? message.add_special_tokens() : !message.has_chat();
   if (message.has_skip_special_tokens()) {

@@ -44,7 +44,6 @@ constexpr Unserved kUnserved[] = {
     {"bad_words", "[[]]"},
     {"logits_processors", "[[]]"},
     {"truncate_prompt_tokens", "[]"},
-    {"priority", "[0]"},
     {"return_token_ids", "[false]"},
     {"return_tokens_as_token_ids", "[false]"},
     {"spaces_between_special_tokens", "[true]"},

@@ -155,7 +155,7 @@ Json format_render(const OpenAiCall& call, const engine::RenderedRequest& render
           {"stream", call.stream},
           {"stream_options", call.stream ? stream_options : Json(nullptr)},
           {"cache_salt", request.cache_salt.empty() ? Json(nullptr) : Json(request.cache_salt)},
-          {"priority", 0},
+          {"priority", request.priority},
           {"kv_transfer_params", nullptr}};
 }
 

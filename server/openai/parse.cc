@@ -137,6 +137,7 @@ absl::StatusOr<OpenAiCall> finish(FieldReader* reader, OpenAiCall call,
   reader->read("add_special_tokens", &request.add_special_tokens);
   reader->read("skip_special_tokens", &request.skip_special_tokens);
   reader->read("cache_salt", &request.cache_salt);
+  reader->read("priority", &request.priority);
   reader->read("include_metrics", &call.include_metrics);
   read_sampling(reader, &request.sampling);
   read_stop(reader, &call);

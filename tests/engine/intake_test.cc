@@ -156,6 +156,8 @@ TEST_F(IntakeTest, ErrorsCarryTheirField) {
   EXPECT_EQ(with([](Request& r) { r.sampling.top_k = -1; }), "top_k");
   EXPECT_EQ(with([](Request& r) { r.sampling.min_p = 2; }), "min_p");
   EXPECT_EQ(with([](Request& r) { r.sparse.threshold = 2; }), "sparse_attention.threshold");
+  EXPECT_EQ(with([](Request& r) { r.priority = 17; }), "priority");
+  EXPECT_EQ(with([](Request& r) { r.priority = -17; }), "priority");
   EXPECT_EQ(with([](Request& r) { r.cache_salt = std::string(5000, 'x'); }), "cache_salt");
 }
 

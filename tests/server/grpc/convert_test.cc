@@ -80,6 +80,7 @@ TEST(GrpcConvert, EveryFieldArrives) {
   message.mutable_sparse_attention()->set_mode(v1::SPARSE_MODE_PBS);
   message.mutable_sparse_attention()->set_threshold(0.7f);
   message.set_cache_salt("s");
+  message.set_priority(-3);
   message.set_skip_special_tokens(false);
   const engine::Request request = *convert(message);
   EXPECT_THAT(std::get<std::vector<int32_t>>(request.prompt), ElementsAre(5));
@@ -95,6 +96,7 @@ TEST(GrpcConvert, EveryFieldArrives) {
   EXPECT_EQ(request.sparse.mode, engine::SparseMode::kPbs);
   EXPECT_EQ(request.sparse.threshold, 0.7f);
   EXPECT_EQ(request.cache_salt, "s");
+  EXPECT_EQ(request.priority, -3);
   EXPECT_FALSE(request.skip_special_tokens);
 }
 

@@ -52,7 +52,7 @@ TEST(ParseCompletion, EveryFieldArrives) {
     "model": "demo", "prompt": [1, 2], "max_tokens": 5, "min_tokens": 2, "temperature": 0,
     "top_p": 0.5, "top_k": 40, "min_p": 0.1, "seed": 7, "stop": ["a", "b"],
     "stop_token_ids": [3], "ignore_eos": true, "include_stop_str_in_output": true,
-    "skip_special_tokens": false, "add_special_tokens": false, "cache_salt": "s",
+    "skip_special_tokens": false, "add_special_tokens": false, "cache_salt": "s", "priority": -2,
     "request_id": "mine", "stream": true, "include_metrics": true, "return_progress": true,
     "sse_keep_alive": false, "sparse_attention": {"mode": "pbs", "threshold": 0.5},
     "stream_options": {"include_usage": true, "continuous_usage_stats": true}})");
@@ -73,6 +73,7 @@ TEST(ParseCompletion, EveryFieldArrives) {
   EXPECT_FALSE(request.skip_special_tokens);
   EXPECT_FALSE(request.add_special_tokens);
   EXPECT_EQ(request.cache_salt, "s");
+  EXPECT_EQ(request.priority, -2);
   EXPECT_EQ(request.sparse.mode, engine::SparseMode::kPbs);
   EXPECT_EQ(request.sparse.threshold, 0.5f);
   EXPECT_TRUE(call.stream && call.include_usage && call.continuous_usage && call.include_metrics &&
@@ -113,9 +114,9 @@ TEST(ParseCompletion, RefusesWhatIsNotServed) {
        {R"("n": 2)", R"("best_of": 2)", R"("echo": true)", R"("suffix": "x")", R"("logprobs": 0)",
         R"("logprobs": true)", R"("top_logprobs": 1)", R"("logit_bias": {"5": 1})",
         R"("presence_penalty": 0.1)", R"("frequency_penalty": -1)", R"("repetition_penalty": 1.1)",
-        R"("response_format": {"type": "json_object"})", R"("priority": 3)",
-        R"("truncate_prompt_tokens": 5)", R"("structured_outputs": {})", R"("chat_template": "x")",
-        R"("use_beam_search": true)", R"("n": "1")"}) {
+        R"("response_format": {"type": "json_object"})", R"("truncate_prompt_tokens": 5)",
+        R"("structured_outputs": {})", R"("chat_template": "x")", R"("use_beam_search": true)",
+        R"("n": "1")"}) {
     const auto call = completion((R"({"prompt": "x", )" + std::string(field) + "}").c_str());
     EXPECT_EQ(call.status().code(), absl::StatusCode::kInvalidArgument) << field;
     EXPECT_THAT(field, HasSubstr(param(call)));
@@ -148,7 +149,7 @@ TEST(ParseCompletion, TakesNeutralValues) {
   EXPECT_TRUE(completion(R"({"prompt": "x", "n": 1, "best_of": 1, "echo": false, "suffix": null,
     "logprobs": null, "top_logprobs": 0, "logit_bias": {}, "presence_penalty": 0,
     "frequency_penalty": 0.0, "repetition_penalty": 1.0, "response_format": {"type": "text"},
-    "priority": 0, "user": "u", "metadata": {"a": 1}, "unheard_of": 5})")
+    "user": "u", "metadata": {"a": 1}, "unheard_of": 5})")
                   .ok());
 }
 
