@@ -59,11 +59,10 @@ Lane Scheduler::lane_of(int64_t num_tokens, bool pbs) const {
 }
 
 int64_t Scheduler::num_cached_tokens(SequenceId id) const {
-  const Sequence& sequence = *sequences_.at(id);
+  Sequence& sequence = *sequences_.at(id);
   if (!limits_.prefix_caching) return 0;
-  const int64_t found = int64_t{kPageSize} *
-                        pool_.num_pages_found(sequence.spec().cache_root, sequence.spec().prompt);
-  return usable_prefix(sequence, found, limits_.chunks);
+  pool_.refresh(sequence.spec().cache_root, sequence.tokens(), sequence.match);
+  return usable_prefix(sequence, int64_t{kPageSize} * sequence.match.num_pages(), limits_.chunks);
 }
 
 std::optional<FinishedSequence> Scheduler::remove(SequenceId id, FinishReason reason,
@@ -171,13 +170,8 @@ Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneSt
   const bool short_lane_open = open != starts.end() || free_lane(Lane::kShort);
   if (!short_lane_open && !free_lane(Lane::kLong)) return Admission::kLaneBusy;
 
-  int64_t found = 0;
-  if (limits_.prefix_caching) {
-    found =
-        kPageSize * pool_.lookup(sequence.spec().cache_root, sequence.tokens(), sequence.blocks);
-  }
-  const int64_t cached = usable_prefix(sequence, found, limits_.chunks);
-  sequence.blocks.truncate(static_cast<int32_t>(cached / kPageSize));
+  const int64_t cached = num_cached_tokens(sequence.id());
+  const auto num_cached_pages = static_cast<int32_t>(cached / kPageSize);
   sequence.start_prefill(cached, free_slots_.back());
   const PrefillChunk chunk = next_chunk(sequence, limits_.chunks);
   const auto roll_back = [&](Admission why) {
@@ -197,13 +191,14 @@ Scheduler::Admission Scheduler::try_admit(Sequence& sequence, std::vector<LaneSt
   }
 
   // One page to spare for every generating sequence keeps admissions from causing preemptions.
-  const int64_t needed =
-      ceil_div<int64_t>(sequence.num_tokens() + 1, kPageSize) - sequence.blocks.num_pages();
-  const int64_t spare = num_running();
+  const int64_t needed = ceil_div<int64_t>(sequence.num_tokens() + 1, kPageSize) - num_cached_pages;
+  const int64_t spare = num_running() + pool_.num_needed(sequence.match, num_cached_pages);
   if (pool_.num_available() < needed + spare ||
+      !pool_.acquire(sequence.match, num_cached_pages, sequence.blocks) ||
       !pool_.allocate(sequence.blocks, static_cast<int32_t>(needed))) {
     return roll_back(Admission::kNoPages);
   }
+  pool_.hold_back_steps(sequence.blocks);
   free_slots_.pop_back();
   running_.push_back(sequence.id());
   if (sequence.first_cached < 0) {

@@ -95,6 +95,7 @@ class Sequence {
   Phase phase = Phase::kWaiting;
   int32_t slot = -1;  // index of its last token on the device, while not waiting
   BlockTable blocks;
+  PrefixMatch match;  // what the prefix cache has of it, as of the last look
 
   // For the response.
   int64_t first_cached = -1;  // num_cached at the first admission: what usage reports
