@@ -90,6 +90,22 @@ Completion completion_of(const FinishedSequence& finished, bool is_forced) {
   return completion;
 }
 
+void publish_tiers(const KvCachePool& pool, Metrics& metrics) {
+  const TierCounters counters = pool.counters();
+  metrics.set_tiers({.num_pages_used = pool.num_used(),
+                     .num_pages_cached = pool.num_cached(),
+                     .num_pages_free = pool.num_free(),
+                     .page_bytes = pool.page_bytes(),
+                     .num_pages_hit = counters.num_device_hits,
+                     .num_pages_copied = counters.num_to_device},
+                    {.num_pages_cached = pool.num_host_cached(),
+                     .num_pages_free = pool.num_host_pages() - pool.num_host_cached(),
+                     .page_bytes = pool.page_bytes(),
+                     .num_pages_hit = counters.num_host_hits,
+                     .num_pages_copied = counters.num_to_host},
+                    counters.num_dropped);
+}
+
 // Whoever takes the place of this server is there by its end.
 absl::Status draining(Clock::time_point end) {
   const double rest_s = ms_between(Clock::now(), end) / 1000;
@@ -310,6 +326,7 @@ void EngineLoop::publish_load(const std::optional<QueueBounds::Arrival>& arrived
                        .num_pages_used = num_pages_used_,
                        .num_pages_cached = num_pages_cached_,
                        .num_pages = pool_.num_pages()});
+  publish_tiers(pool_, metrics_);
   for (; num_preemptions_seen_ < scheduler_.num_preemptions(); ++num_preemptions_seen_) {
     metrics_.count_preemption();
   }
