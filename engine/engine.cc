@@ -95,6 +95,13 @@ EngineConfig in_force(const EngineConfig& given, const MemoryPlan& memory,
   return config;
 }
 
+KvCacheShape cache_shape(const models::ModelConfig& model, kernels::DType dtype) {
+  return {.num_layers = model.num_layers,
+          .num_kv_heads = model.num_kv_heads,
+          .head_dim = model.head_dim,
+          .dtype = dtype};
+}
+
 absl::StatusOr<std::unique_ptr<KvCachePool>> create_pool(const kernels::Stream& stream,
                                                          const KvCacheShape& shape,
                                                          const MemoryPlan& memory) {
@@ -172,10 +179,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
                                 .taken_bytes = taken_bytes,
                                 .host_free_bytes = host.free_bytes}));
 
-  const KvCacheShape shape{.num_layers = model.num_layers,
-                           .num_kv_heads = model.num_kv_heads,
-                           .head_dim = model.head_dim,
-                           .dtype = transformer.dtype()};
+  const KvCacheShape shape = cache_shape(model, transformer.dtype());
   const EngineInfo info{
       .model_name = model_name(config.model),
       .architecture = model.architecture,

@@ -292,5 +292,23 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
   }
 }
 
+// Finding E3: a turn costs one hash for each prompt that is looked at.
+TEST_F(SchedulerTest, WaitingPromptsOnOneBookCostOneHashEachATurn) {
+  make(700, 8);
+  constexpr int64_t kBook = 500 * kernels::kPageSize;
+  scheduler_->add(make_spec(1, kBook, 1));
+  run_until_done(500);
+  runner_.slices_per_job = 1000;
+  scheduler_->add(make_spec(2, 2000, 1, 1 << 24));  // holds the long lane
+  step();
+  for (SequenceId id = 10; id < 42; ++id) scheduler_->add(make_spec(id, kBook + 300, 1));
+  step();
+  EXPECT_EQ(scheduler_->num_waiting(), 32);
+  const int64_t before = pool_->num_hashes();
+  const StepPlan plan = scheduler_->plan_step(Clock::now());
+  EXPECT_LE(pool_->num_hashes() - before, 32);
+  scheduler_->launched(plan, runner_.launch(plan, scheduler_->sequences()), Clock::now());
+}
+
 }  // namespace
 }  // namespace pbserve::engine
