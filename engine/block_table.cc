@@ -14,6 +14,7 @@ BlockTable& BlockTable::operator=(BlockTable&& other) noexcept {
   clear();
   pool_ = other.pool_;
   pages_ = std::exchange(other.pages_, {});
+  ticket_ = std::exchange(other.ticket_, {});
   cursor_ = std::exchange(other.cursor_, {});
   return *this;
 }
@@ -21,6 +22,7 @@ BlockTable& BlockTable::operator=(BlockTable&& other) noexcept {
 void BlockTable::truncate(int32_t num_pages) {
   check(0 <= num_pages && num_pages <= this->num_pages(), "truncate makes a block table longer");
   if (num_pages < cursor_.num_pages) cursor_ = {};
+  if (num_pages == 0) ticket_ = {};
   while (this->num_pages() > num_pages) {
     pool_->release(pages_.back());
     pages_.pop_back();

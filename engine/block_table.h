@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/page_copies.h"
 #include "engine/prefix_cache.h"
 
 namespace pbserve::engine {
@@ -33,6 +34,7 @@ class BlockTable {
 
   KvCachePool* pool_ = nullptr;  // whose pages these are; set by the pool, which outlives them
   std::vector<int32_t> pages_;
+  CopyTicket ticket_;           // what the pages wait for before they may be used
   PrefixCache::Cursor cursor_;  // how far the pages are registered in the prefix cache
 };
 

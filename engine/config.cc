@@ -54,7 +54,9 @@ absl::Status validate(const ModelOptions& model, const DeviceOptions& device) {
   RETURN_IF_ERROR(require_range("device.cpu_threads", device.cpu_threads, 0, 1024));
   RETURN_IF_ERROR(
       require_range("device.gpu_memory_utilization", device.gpu_memory_utilization, 0.01, 1.0));
-  return require_range<int64_t>("device.kv_cache_bytes", device.kv_cache_bytes, 0, kBytesMax);
+  RETURN_IF_ERROR(
+      require_range<int64_t>("device.kv_cache_bytes", device.kv_cache_bytes, 0, kBytesMax));
+  return require_range<int64_t>("device.kv_offload_bytes", device.kv_offload_bytes, 0, kBytesMax);
 }
 
 absl::Status validate(const SchedulerOptions& scheduler) {
@@ -168,6 +170,12 @@ void apply_paper_preset(PbsOptions& pbs) {
 
 absl::Status validate(const EngineConfig& config) {
   RETURN_IF_ERROR(validate(config.model, config.device));
+  if (config.device.kv_offload_bytes > 0 && !config.scheduler.enable_prefix_caching) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device.kv_offload_bytes is ", config.device.kv_offload_bytes,
+                     ", must be 0 with scheduler.enable_prefix_caching off: it keeps pages of the "
+                     "prefix cache"));
+  }
   RETURN_IF_ERROR(validate(config.scheduler));
   RETURN_IF_ERROR(validate(config.pbs));
   RETURN_IF_ERROR(validate(config.metrics));

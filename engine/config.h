@@ -34,6 +34,7 @@ struct DeviceOptions {
   double gpu_memory_utilization = 0.9;  // this server's share of the GPU's memory
   int64_t kv_cache_bytes = 0;           // 0 = auto: what utilization leaves (GPU); on the CPU
                                         // four full contexts, at most a quarter of free memory
+  int64_t kv_offload_bytes = 0;         // host memory for pages that the cache evicts; 0 = none
 };
 
 // Whether a step is planned while the one before it runs; a step with a slice of prefill is waited

@@ -89,9 +89,33 @@ EngineConfig in_force(const EngineConfig& given, const MemoryPlan& memory,
   config.device.kind = stream.is_cuda() ? "cuda" : "cpu";
   if (!stream.is_cuda()) config.device.cpu_threads = stream.pool().num_threads();
   config.device.kv_cache_bytes = memory.num_pages * shape.page_bytes();
+  config.device.kv_offload_bytes = memory.num_host_pages * shape.page_bytes();
   config.pbs.selector = given.pbs.params.selector;
   config.pbs.threshold = given.pbs.params.threshold;
   return config;
+}
+
+KvCacheShape cache_shape(const models::ModelConfig& model, kernels::DType dtype) {
+  return {.num_layers = model.num_layers,
+          .num_kv_heads = model.num_kv_heads,
+          .head_dim = model.head_dim,
+          .dtype = dtype};
+}
+
+absl::StatusOr<std::unique_ptr<KvCachePool>> create_pool(const kernels::Stream& stream,
+                                                         const KvCacheShape& shape,
+                                                         const MemoryPlan& memory) {
+  const Clock::time_point begin = Clock::now();
+  ASSIGN_OR_RETURN(auto pool, KvCachePool::create(stream, shape,
+                                                  {.num_pages = memory.num_pages,
+                                                   .num_host_pages = memory.num_host_pages}));
+  if (memory.num_host_pages > 0) {
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    spdlog::info("host tier of the KV cache: {} pages, {:.2f} GB in {:.2f} s",
+                 memory.num_host_pages,
+                 static_cast<double>(memory.num_host_pages * shape.page_bytes()) * 1e-9, seconds);
+  }
+  return pool;
 }
 
 absl::StatusOr<models::GenerationDefaults> load_defaults(const std::string& folder) {
@@ -147,16 +171,15 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   ASSIGN_OR_RETURN(auto transformer,
                    models::Transformer::create(model, std::move(weights), stream));
   ASSIGN_OR_RETURN(const kernels::DeviceInfo device, kernels::device_info(choice.device));
+  ASSIGN_OR_RETURN(const kernels::DeviceInfo host, kernels::device_info(kernels::Device{}));
   ASSIGN_OR_RETURN(const MemoryPlan memory,
                    plan_memory(config, model, transformer.dtype(), choice.device,
                                {.total_bytes = device.total_bytes,
                                 .free_bytes = device.free_bytes,
-                                .taken_bytes = taken_bytes}));
+                                .taken_bytes = taken_bytes,
+                                .host_free_bytes = host.free_bytes}));
 
-  const KvCacheShape shape{.num_layers = model.num_layers,
-                           .num_kv_heads = model.num_kv_heads,
-                           .head_dim = model.head_dim,
-                           .dtype = transformer.dtype()};
+  const KvCacheShape shape = cache_shape(model, transformer.dtype());
   const EngineInfo info{
       .model_name = model_name(config.model),
       .architecture = model.architecture,
@@ -182,7 +205,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
                                      .metrics = Metrics(info.model_name, config.metrics.prefix),
                                      .loop = nullptr});
   impl->metrics.set_cache_config(info.page_size, info.num_pages);
-  ASSIGN_OR_RETURN(impl->pool, KvCachePool::create(choice.device, shape, memory.num_pages));
+  ASSIGN_OR_RETURN(impl->pool, create_pool(impl->stream, shape, memory));
   ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(config, memory.runner, impl->transformer,
                                                      *impl->pool, impl->stream));
   impl->loop = std::make_unique<EngineLoop>(config, memory.runner, *impl->pool, *impl->runner,

@@ -87,6 +87,22 @@ Completion completion_of(const FinishedSequence& finished, bool is_forced) {
   return completion;
 }
 
+void publish_tiers(const KvCachePool& pool, Metrics& metrics) {
+  const TierCounters counters = pool.counters();
+  metrics.set_tiers({.num_pages_used = pool.num_used(),
+                     .num_pages_cached = pool.num_cached(),
+                     .num_pages_free = pool.num_free(),
+                     .page_bytes = pool.page_bytes(),
+                     .num_pages_hit = counters.num_device_hits,
+                     .num_pages_copied = counters.num_to_device},
+                    {.num_pages_cached = pool.num_host_cached(),
+                     .num_pages_free = pool.num_host_pages() - pool.num_host_cached(),
+                     .page_bytes = pool.page_bytes(),
+                     .num_pages_hit = counters.num_host_hits,
+                     .num_pages_copied = counters.num_to_host},
+                    counters.num_dropped);
+}
+
 // Whoever takes the place of this server is there by its end.
 absl::Status draining(Clock::time_point end) {
   const double rest_s = ms_between(Clock::now(), end) / 1000;
@@ -175,8 +191,10 @@ void EngineLoop::run() {
 bool EngineLoop::receive(bool may_sleep) {
   // An idle engine wakes up for deadlines of waiting requests only.
   constexpr std::chrono::milliseconds kLongestSleep{200};
+  constexpr std::chrono::milliseconds kCopySleep{1};  // until pages have come from the host
   messages_.clear();
-  const auto timeout = may_sleep ? kLongestSleep : std::chrono::milliseconds(0);
+  const auto longest = scheduler_.is_loading() ? kCopySleep : kLongestSleep;
+  const auto timeout = may_sleep ? longest : std::chrono::milliseconds(0);
   const bool open = inbox_.wait_and_take_all(messages_, timeout);
   for (Message& message : messages_) {
     std::visit([this](auto& what) { handle(std::move(what)); }, message);
@@ -306,6 +324,7 @@ void EngineLoop::publish_load(const std::optional<QueueBounds::Arrival>& arrived
                        .num_pages_used = num_pages_used_,
                        .num_pages_cached = num_pages_cached_,
                        .num_pages = pool_.num_pages()});
+  publish_tiers(pool_, metrics_);
   for (; num_preemptions_seen_ < scheduler_.num_preemptions(); ++num_preemptions_seen_) {
     metrics_.count_preemption();
   }

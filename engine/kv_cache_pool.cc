@@ -1,7 +1,8 @@
 #include "engine/kv_cache_pool.h"
 
-#include <cstring>
+#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
@@ -13,111 +14,223 @@ using kernels::kPageSize;
 
 namespace {
 
-// K or V of one page in one layer.
-int64_t tile_bytes(const KvCacheShape& shape) {
-  return shape.num_kv_heads * kPageSize * shape.head_dim *
-         static_cast<int64_t>(size_of(shape.dtype));
+// With a host tier an evicted page takes a while to leave, behind all that leave before it: a long
+// prompt's need fills the bus for some tenths of a second. Streams that grow take pages which have
+// left already: so many are kept, one for each of the usual number of sequences, and no more than
+// this part of a small pool.
+constexpr int32_t kReservePages = 64;
+constexpr int32_t kReserveShare = 16;
+
+int32_t reserve_of(int64_t num_pages, int32_t most) {
+  return static_cast<int32_t>(std::min<int64_t>(most, num_pages / kReserveShare));
 }
 
-// The mean of its keys, or their variance, in one layer.
-int64_t moment_bytes(const KvCacheShape& shape) { return tile_bytes(shape) / kPageSize; }
+absl::Status check_num_pages(const char* what, int64_t num_pages, int64_t least) {
+  constexpr int64_t kNumPagesMax = std::numeric_limits<int32_t>::max() / kPageSize;
+  if (least <= num_pages && num_pages <= kNumPagesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " of ", num_pages, " pages: must be in [",
+                                                 least, ", ", kNumPagesMax, "]"));
+}
+
+absl::Status validate(const KvCacheOptions& options, kernels::Device device) {
+  RETURN_IF_ERROR(check_num_pages("KV cache", options.num_pages, 1));
+  RETURN_IF_ERROR(check_num_pages("host tier of the KV cache", options.num_host_pages, 0));
+  if (device.kind == kernels::DeviceKind::kCpu) return absl::OkStatus();
+  if (options.freed_pages == FreedPages::kPoison || options.copies == CopyTiming::kDeferred) {
+    return absl::InvalidArgumentError(
+        "freed KV pages are poisoned, and copies deferred, on the CPU only");
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
-int64_t KvCacheShape::page_bytes() const {
-  return 2 * num_layers * (tile_bytes(*this) + moment_bytes(*this));
+absl::StatusOr<std::unique_ptr<KvCachePool>> KvCachePool::create(const kernels::Stream& compute,
+                                                                 const KvCacheShape& shape,
+                                                                 const KvCacheOptions& options) {
+  RETURN_IF_ERROR(validate(options, compute.device()));
+  ASSIGN_OR_RETURN(auto memory, PageMemory::create(compute.device(), shape, options.num_pages,
+                                                   options.num_host_pages));
+  auto pool = std::unique_ptr<KvCachePool>(new KvCachePool(std::move(memory), options));
+  if (options.num_host_pages == 0) return pool;
+  ASSIGN_OR_RETURN(
+      PageCopies copies,
+      PageCopies::create(compute, pool->memory_, options.num_pages, options.num_host_pages,
+                         options.copies, options.freed_pages == FreedPages::kPoison));
+  pool->copies_.emplace(std::move(copies));
+  return pool;
 }
 
 absl::StatusOr<std::unique_ptr<KvCachePool>> KvCachePool::create(kernels::Device device,
                                                                  const KvCacheShape& shape,
                                                                  int64_t num_pages,
                                                                  FreedPages freed_pages) {
-  constexpr int64_t kNumPagesMax = std::numeric_limits<int32_t>::max() / kPageSize;
-  if (num_pages < 1 || num_pages > kNumPagesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV cache of ", num_pages, " pages: must be in [1, ", kNumPagesMax, "]"));
-  }
-  if (freed_pages == FreedPages::kPoison && device.kind != kernels::DeviceKind::kCpu) {
-    return absl::InvalidArgumentError("freed KV pages are poisoned on the CPU only");
-  }
-  ASSIGN_OR_RETURN(
-      kernels::DeviceBuffer memory,
-      kernels::DeviceBuffer::create(device, static_cast<size_t>(num_pages * shape.page_bytes())));
-  return std::unique_ptr<KvCachePool>(
-      new KvCachePool(shape, static_cast<int32_t>(num_pages), std::move(memory), freed_pages));
+  const KvCacheOptions options{.num_pages = num_pages, .freed_pages = freed_pages};
+  RETURN_IF_ERROR(validate(options, device));
+  ASSIGN_OR_RETURN(auto memory, PageMemory::create(device, shape, num_pages, 0));
+  return std::unique_ptr<KvCachePool>(new KvCachePool(std::move(memory), options));
 }
 
-KvCachePool::KvCachePool(const KvCacheShape& shape, int32_t num_pages, kernels::DeviceBuffer memory,
-                         FreedPages freed_pages)
-    : shape_(shape),
-      freed_pages_(freed_pages),
+KvCachePool::KvCachePool(PageMemory memory, const KvCacheOptions& options)
+    : freed_pages_(options.freed_pages),
       memory_(std::move(memory)),
-      allocator_(num_pages),
-      cache_(num_pages) {
+      allocator_(static_cast<int32_t>(options.num_pages)),
+      host_allocator_(static_cast<int32_t>(options.num_host_pages)),
+      cache_(num_pages(), num_host_pages()) {
+  if (num_host_pages() > 0) {
+    reserve_ = reserve_of(num_pages(), kReservePages);
+    host_reserve_ = reserve_of(num_host_pages(), 2 * PageCopies::kBatchPages);
+  }
   if (freed_pages_ == FreedPages::kKeep) return;
-  for (int32_t page = 0; page < num_pages; ++page) poison(page);
+  for (int32_t page = 0; page < num_pages(); ++page) memory_.poison(page);
 }
 
 KvCachePool::~KvCachePool() { check_eq(num_used_, 0, "pages still held when the pool goes"); }
 
-bool KvCachePool::allocate(BlockTable& table, int32_t num_pages) {
+bool KvCachePool::allocate(BlockTable& table, int32_t num_pages, Handover handover) {
   check(num_pages >= 0, "negative number of pages");
   if (num_available() < num_pages) return false;
-  while (num_free() < num_pages) drop_ref(cache_.evict());
+  if (num_pages > 0) make_room(num_pages + reserve_, host_reserve_);
   table.pool_ = this;
-  for (int32_t i = 0; i < num_pages; ++i) table.pages_.push_back(allocator_.take());
+  // What leaves the device goes to the front.
+  const RowEnd end = handover == Handover::kNow ? RowEnd::kBack : RowEnd::kFront;
+  CopyTicket ticket;
+  for (int32_t i = 0; i < num_pages; ++i) {
+    table.pages_.push_back(allocator_.take(end));
+    if (copies_) ticket.join(copies_->ticket(table.pages_.back()));
+  }
   num_used_ += num_pages;
+  if (handover == Handover::kLater) {
+    table.ticket_.join(ticket);
+  } else if (copies_) {
+    copies_->hold_back_compute(ticket);
+  }
   return true;
 }
 
-int32_t KvCachePool::lookup(std::string_view root, std::span<const int32_t> tokens,
-                            BlockTable& table) {
-  check_eq(table.num_pages(), 0, "lookup into a table that has pages");
-  const std::vector<int32_t> chain = cache_.find(root, tokens);
-  table.pool_ = this;
-  for (const int32_t page : chain) {
-    if (num_holders(page) == 0) ++num_used_;
-    allocator_.add_ref(page);
-    cache_.pin(page);
-    table.pages_.push_back(page);
+// Evicts, where it can, until `num_free` pages are free, and keeps so many of the host free.
+void KvCachePool::make_room(int32_t num_free, int32_t num_host_free) {
+  while (this->num_free() < num_free && cache_.num_evictable(Tier::kDevice) > 0) {
+    evict(num_host_free);
   }
-  table.cursor_ = cache_.cursor_at(chain);
-  return static_cast<int32_t>(chain.size());
+  if (copies_) copies_->flush();
 }
 
-int32_t KvCachePool::num_pages_found(std::string_view root, std::span<const int32_t> tokens) const {
-  return static_cast<int32_t>(cache_.find(root, tokens).size());
+// The page's next owner writes it when the copy has run, whereas the copy waits for the steps that
+// wrote it: nobody waits here. So the freed page stands last in the row.
+void KvCachePool::evict(int32_t num_host_free) {
+  const int32_t host_page = take_host_page(num_host_free);
+  if (host_page < 0) {
+    ++counters_.num_dropped;
+    return drop_ref(cache_.evict(Tier::kDevice));
+  }
+  const int32_t page = cache_.move_to_host(host_page);
+  copies_->queue_to_host(page, host_page);
+  check_eq(allocator_.drop_ref(page, RowEnd::kFront), 0, "references to an evicted page");
+}
+
+// -1 if there is none to be had: no tier, or all of it is on its way to the device. The one freed
+// first goes first, so that what goes out does not wait for what has just begun to come in; some
+// are kept free for that.
+int32_t KvCachePool::take_host_page(int32_t num_host_free) {
+  if (host_allocator_.num_free() <= num_host_free && cache_.num_evictable(Tier::kHost) > 0) {
+    ++counters_.num_dropped;
+    host_allocator_.drop_ref(cache_.evict(Tier::kHost));
+  }
+  return host_allocator_.num_free() > 0 ? host_allocator_.take(RowEnd::kFront) : -1;
+}
+
+void KvCachePool::refresh(std::string_view root, std::span<const int32_t> tokens,
+                          PrefixMatch& match) const {
+  cache_.refresh(root, tokens, match);
+}
+
+// The host holds the ends of chains.
+int32_t KvCachePool::first_on_host(const PrefixMatch& match, int32_t num_pages) const {
+  check(num_pages <= match.num_pages(), "more pages than were found");
+  check(num_pages == 0 || cache_.is_live(match.chain[num_pages - 1]), "a match that is stale");
+  const auto end = match.chain.begin() + num_pages;
+  const auto found = std::partition_point(match.chain.begin(), end, [&](const EntryRef& ref) {
+    return cache_.location(ref.entry).tier == Tier::kDevice;
+  });
+  return static_cast<int32_t>(found - match.chain.begin());
+}
+
+// The ancestors of what is pinned are pinned: what is not, and counts as available, is an end too.
+int32_t KvCachePool::num_needed(const PrefixMatch& match, int32_t num_pages) const {
+  first_on_host(match, num_pages);  // checks the match
+  const auto end = match.chain.begin() + num_pages;
+  const auto unpinned = std::partition_point(
+      match.chain.begin(), end, [&](const EntryRef& ref) { return cache_.is_pinned(ref.entry); });
+  return static_cast<int32_t>(end - unpinned);
+}
+
+bool KvCachePool::acquire(const PrefixMatch& match, int32_t num_pages, BlockTable& table) {
+  check_eq(table.num_pages(), 0, "cached pages for a table that has pages");
+  if (num_available() < num_needed(match, num_pages)) return false;
+  const auto chain = std::span(match.chain).first(num_pages);
+  const int32_t first_loaded = first_on_host(match, num_pages);
+  for (const EntryRef& ref : chain) cache_.pin(ref.entry);
+  load(chain.subspan(first_loaded));
+  table.pool_ = this;
+  for (const EntryRef& ref : chain) {
+    const int32_t page = cache_.location(ref.entry).page;
+    if (num_holders(page) == 0) ++num_used_;
+    allocator_.add_ref(page);
+    table.pages_.push_back(page);
+    if (copies_) table.ticket_.join(copies_->ticket(page));
+  }
+  table.cursor_ = PrefixCache::cursor_at(match, num_pages);
+  counters_.num_device_hits += first_loaded;
+  counters_.num_host_hits += num_pages - first_loaded;
+  return true;
+}
+
+// By batches, so that one comes in while the next one's room is made: each leaves pages of the host
+// to those that go out for the next. No more go out than the host has pages free, unless that were
+// none at all: of two prompts that swap places in a full host no page is lost.
+void KvCachePool::load(std::span<const EntryRef> entries) {
+  while (!entries.empty()) {
+    auto count = static_cast<int32_t>(std::min<size_t>(entries.size(), PageCopies::kBatchPages));
+    int32_t num_kept = num_free() + host_allocator_.num_free();
+    if (num_kept == 0) num_kept = cache_.num_evictable(Tier::kHost);
+    if (num_kept > 0) count = std::min(count, num_kept);
+    make_room(std::max(count, std::min(count + reserve_, num_kept)), 0);
+    for (const EntryRef& ref : entries.first(count)) {
+      const int32_t page = allocator_.take(RowEnd::kFront);  // with the reference of the cache
+      const int32_t host_page = cache_.move_to_device(ref.entry, page);
+      copies_->queue_to_device(host_page, page);
+      host_allocator_.drop_ref(host_page);
+    }
+    copies_->flush();
+    entries = entries.subspan(count);
+  }
+}
+
+bool KvCachePool::is_loaded(const BlockTable& table) {
+  return !copies_ || copies_->is_done(table.ticket_);
+}
+
+void KvCachePool::hold_back_steps(const BlockTable& table) {
+  if (copies_) copies_->hold_back_compute(table.ticket_);
 }
 
 void KvCachePool::insert(std::string_view root, std::span<const int32_t> tokens, BlockTable& table,
                          int32_t num_pages) {
   check(num_pages <= table.num_pages(), "more pages to cache than the table has");
   const auto pages = table.pages().first(num_pages);
-  for (const int32_t page : cache_.insert(root, tokens, pages, table.cursor_)) {
-    allocator_.add_ref(page);  // the cache's own
+  const PrefixCache::Inserted inserted = cache_.insert(root, tokens, pages, table.cursor_);
+  for (const int32_t page : inserted.pages) allocator_.add_ref(page);  // the cache's own
+  for (const int32_t page : inserted.host_pages) host_allocator_.drop_ref(page);
+}
+
+TierCounters KvCachePool::counters() const {
+  TierCounters counters = counters_;
+  if (copies_) {
+    counters.num_to_host = copies_->num_to_host();
+    counters.num_to_device = copies_->num_to_device();
   }
-}
-
-models::KvPages KvCachePool::layer(int64_t index) const {
-  check(0 <= index && index < shape_.num_layers, "layer out of range");
-  const int64_t half_bytes = num_pages() * tile_bytes(shape_);
-  std::byte* k = memory_.data() + 2 * index * half_bytes;
-  const auto view = [&](std::byte* data) {
-    return kernels::Tensor(data, shape_.dtype,
-                           {num_pages(), shape_.num_kv_heads, kPageSize, shape_.head_dim});
-  };
-  const auto moments_view = [&](std::byte* data) {
-    return kernels::Tensor(data, shape_.dtype, {num_pages(), shape_.num_kv_heads, shape_.head_dim});
-  };
-  return {.k = view(k),
-          .v = view(k + half_bytes),
-          .k_mean = moments_view(moments(2 * index)),
-          .k_var = moments_view(moments(2 * index + 1))};
-}
-
-std::byte* KvCachePool::moments(int64_t index) const {
-  const int64_t tiles = 2 * shape_.num_layers * num_pages() * tile_bytes(shape_);
-  return memory_.data() + tiles + index * num_pages() * moment_bytes(shape_);
+  return counters;
 }
 
 int32_t KvCachePool::num_holders(int32_t page) const {
@@ -130,17 +243,11 @@ void KvCachePool::release(int32_t page) {
   drop_ref(page);
 }
 
+// A page that is still being copied goes to the front of the row, and keeps what is in it.
 void KvCachePool::drop_ref(int32_t page) {
-  if (allocator_.drop_ref(page) == 0 && freed_pages_ == FreedPages::kPoison) poison(page);
-}
-
-void KvCachePool::poison(int32_t page) {
-  constexpr int kNanByte = 0xff;  // all bits set is a NaN in every float type
-  const int64_t num_bytes = tile_bytes(shape_);
-  for (int64_t i = 0; i < 2 * shape_.num_layers; ++i) {
-    std::memset(memory_.data() + (i * num_pages() + page) * num_bytes, kNanByte, num_bytes);
-    std::memset(moments(i) + page * moment_bytes(shape_), kNanByte, moment_bytes(shape_));
-  }
+  const bool is_still = !copies_ || copies_->is_done(copies_->ticket(page));
+  const int32_t num_left = allocator_.drop_ref(page, is_still ? RowEnd::kBack : RowEnd::kFront);
+  if (num_left == 0 && is_still && freed_pages_ == FreedPages::kPoison) memory_.poison(page);
 }
 
 void KvCachePool::check_integrity(std::span<const BlockTable* const> tables) const {
@@ -160,6 +267,12 @@ void KvCachePool::check_integrity(std::span<const BlockTable* const> tables) con
   check_eq(num_cached_alone, num_cached(), "number of cached pages");
   allocator_.check_integrity();
   cache_.check_integrity(num_holders);
+  std::vector<int32_t> num_host_refs(num_host_pages(), 0);
+  for (const int32_t page : cache_.host_pages()) ++num_host_refs[page];
+  for (int32_t page = 0; page < num_host_pages(); ++page) {
+    check_eq(host_allocator_.num_refs(page), num_host_refs[page], "references to a host page");
+  }
+  host_allocator_.check_integrity();
 }
 
 }  // namespace pbserve::engine

@@ -56,6 +56,26 @@ RunnerLimits runner_limits(const EngineConfig& config, const models::ModelConfig
           .cost = PrefillCost::prior_of(model)};
 }
 
+// Pages of the host tier. On the CPU it shares the memory with all that `taken` counts.
+absl::StatusOr<int64_t> host_pages(const EngineConfig& config, int64_t page_bytes,
+                                   kernels::Device device, const DeviceMemory& memory,
+                                   int64_t taken) {
+  const int64_t wanted = config.device.kv_offload_bytes;
+  if (wanted == 0) return 0;
+  if (wanted < page_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("device.kv_offload_bytes is ", wanted,
+                                                   ", must be 0 or hold at least one page of ",
+                                                   page_bytes, " bytes"));
+  }
+  const bool is_cpu = device.kind == kernels::DeviceKind::kCpu;
+  const int64_t free_bytes = is_cpu ? memory.free_bytes - taken : memory.host_free_bytes;
+  if (wanted <= free_bytes) return wanted / page_bytes;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "device.kv_offload_bytes is ", wanted, ", of the host's memory ",
+      std::max<int64_t>(free_bytes, 0), " bytes are free",
+      is_cpu ? " beside the KV cache and its workspace" : "", ": lower --kv-offload-bytes"));
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> usable_bytes(const EngineConfig& config, kernels::Device device,
@@ -111,6 +131,8 @@ absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models:
   }
   MemoryPlan plan;
   plan.num_pages = pages;
+  ASSIGN_OR_RETURN(plan.num_host_pages, host_pages(config, shape.page_bytes(), device, memory,
+                                                   workspace + pages * shape.page_bytes()));
   plan.max_model_len = std::min(wanted, pages * kPageSize);
   plan.limited_by = plan.max_model_len < wanted ? "the KV cache"
                     : automatic                 ? "the model's positions"

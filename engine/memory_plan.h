@@ -16,6 +16,7 @@ struct MemoryPlan {
   int64_t max_model_len = 0;  // tokens of prompt and output together
   std::string limited_by;     // what keeps it from being longer
   int64_t num_pages = 0;
+  int64_t num_host_pages = 0;  // device.kv_offload_bytes
   RunnerLimits runner;
 };
 
@@ -23,7 +24,8 @@ struct MemoryPlan {
 struct DeviceMemory {
   int64_t total_bytes = 0;
   int64_t free_bytes = 0;
-  int64_t taken_bytes = 0;  // by this server's weights
+  int64_t taken_bytes = 0;      // by this server's weights
+  int64_t host_free_bytes = 0;  // of the machine; on the CPU that is free_bytes
 };
 
 // What workspace and cache may take. On the CPU, and where device.kv_cache_bytes is given, that is
@@ -34,7 +36,8 @@ absl::StatusOr<int64_t> usable_bytes(const EngineConfig& config, kernels::Device
                                      const DeviceMemory& memory);
 
 //   kInvalidArgument    max_model_len is above the model's positions
-//   kResourceExhausted  not even one context fits: names what was needed and what there is
+//   kResourceExhausted  not even one context fits, or the host tier does not: names what was needed
+//                       and what there is
 absl::StatusOr<MemoryPlan> plan_memory(const EngineConfig& config, const models::ModelConfig& model,
                                        kernels::DType dtype, kernels::Device device,
                                        const DeviceMemory& memory);

@@ -32,17 +32,44 @@ const Buckets kDensityBuckets{.02, .05, .1, .15, .2, .25, .3, .4, .5, .6, .7, .8
 
 const Buckets kCoverageBuckets{.5, .6, .7, .8, .85, .9, .92, .94, .95, .96, .97, .98, .99, .995, 1};
 
+constexpr std::array<const char*, 2> kTierNames{"device", "host"};
 constexpr std::array<const char*, 4> kFinishedReasons{"stop", "length", "abort", "error"};
 
 }  // namespace
 
 struct Metrics::Impl {
+  struct TierSamples {
+    Gauge* pages_used;
+    Gauge* pages_cached;
+    Gauge* pages_free;
+    Gauge* bytes;
+    Counter* hits;
+    Counter* copied_pages;
+    Counter* copied_bytes;
+  };
+
   Impl(const std::string& model_name, const std::string& the_prefix)
       : prefix(the_prefix), labels{{"model_name", model_name}} {
     for (size_t i = 0; i < kFinishedReasons.size(); ++i) {
       success[i] = &success_family.Add({{"finished_reason", kFinishedReasons[i]}});
     }
+    for (size_t i = 0; i < kTierNames.size(); ++i) tiers[i] = tier_samples(kTierNames[i]);
   }
+
+  TierSamples tier_samples(const char* tier) {
+    const auto pages = [&](const char* state) {
+      return &tier_pages.Add({{"tier", tier}, {"state", state}});
+    };
+    const prometheus::Labels label{{"tier", tier}};
+    return {.pages_used = pages("used"),
+            .pages_cached = pages("cached"),
+            .pages_free = pages("free"),
+            .bytes = &tier_bytes.Add(label),
+            .hits = &tier_hits.Add(label),
+            .copied_pages = &tier_copied_pages.Add(label),
+            .copied_bytes = &tier_copied_bytes.Add(label)};
+  }
+  static void set(const TierSamples& samples, const TierState& state);
 
   Family<Counter>& counter_family(const std::string& name, const std::string& help) {
     return prometheus::BuildCounter()
@@ -93,6 +120,19 @@ struct Metrics::Impl {
   Counter& cache_queries =
       counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
   Counter& cache_hits = counter("prefix_cache_hits_total", "Prompt tokens found there.");
+  Family<Gauge>& tier_pages =
+      gauge_family("kv_cache_tier_pages", "Pages of each tier of the KV cache, by state.");
+  Family<Gauge>& tier_bytes =
+      gauge_family("kv_cache_tier_bytes", "Bytes of the pages that hold something, by tier.");
+  Family<Counter>& tier_hits = counter_family(
+      "kv_cache_tier_hits_total", "Pages that prompts began with, by the tier they were found in.");
+  Family<Counter>& tier_copied_pages =
+      counter_family("kv_cache_tier_copied_pages_total", "Pages copied to a tier from the other.");
+  Family<Counter>& tier_copied_bytes =
+      counter_family("kv_cache_tier_copied_bytes_total", "Bytes of these copies.");
+  Counter& tier_dropped = counter("kv_cache_dropped_pages_total",
+                                  "Cached pages lost: evicted, and no tier had room for them.");
+  std::array<TierSamples, kTierNames.size()> tiers{};
   Counter& prompt_tokens = counter("prompt_tokens_total", "Prompt tokens prefilled.");
   Counter& generation_tokens = counter("generation_tokens_total", "Tokens generated.");
   Counter& preemptions =
@@ -161,6 +201,27 @@ void Metrics::set_gauges(const Gauges& gauges) {
   impl_->kv_usage.Set(usage);
   impl_->kv_usage_old_name.Set(usage);
   impl_->kv_cached.Set(static_cast<double>(gauges.num_pages_cached) / num_pages);
+}
+
+void Metrics::Impl::set(const TierSamples& samples, const TierState& state) {
+  const auto raise = [](Counter* counter, int64_t total) {
+    counter->Increment(static_cast<double>(total) - counter->Value());
+  };
+  samples.pages_used->Set(static_cast<double>(state.num_pages_used));
+  samples.pages_cached->Set(static_cast<double>(state.num_pages_cached));
+  samples.pages_free->Set(static_cast<double>(state.num_pages_free));
+  samples.bytes->Set(
+      static_cast<double>((state.num_pages_used + state.num_pages_cached) * state.page_bytes));
+  raise(samples.hits, state.num_pages_hit);
+  raise(samples.copied_pages, state.num_pages_copied);
+  raise(samples.copied_bytes, state.num_pages_copied * state.page_bytes);
+}
+
+void Metrics::set_tiers(const TierState& device, const TierState& host, int64_t num_pages_dropped) {
+  Impl::set(impl_->tiers[0], device);
+  Impl::set(impl_->tiers[1], host);
+  impl_->tier_dropped.Increment(static_cast<double>(num_pages_dropped) -
+                                impl_->tier_dropped.Value());
 }
 
 void Metrics::count_preemption() { impl_->preemptions.Increment(); }

@@ -29,6 +29,17 @@ class Metrics {
     int64_t num_pages = 1;
   };
   void set_gauges(const Gauges& gauges);
+
+  // Of one tier of the KV cache; the counts are those since the start.
+  struct TierState {
+    int64_t num_pages_used = 0;    // held by requests
+    int64_t num_pages_cached = 0;  // held by the prefix cache alone
+    int64_t num_pages_free = 0;
+    int64_t page_bytes = 0;
+    int64_t num_pages_hit = 0;     // pages that prompts began with, found here
+    int64_t num_pages_copied = 0;  // to here from the other tier
+  };
+  void set_tiers(const TierState& device, const TierState& host, int64_t num_pages_dropped);
   void count_preemption();
   void count_prefix_cache(int64_t queried_tokens, int64_t hit_tokens);
   void observe_step(int64_t num_prefill_tokens, int64_t num_decode_tokens);

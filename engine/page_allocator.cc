@@ -8,10 +8,10 @@ PageAllocator::PageAllocator(int32_t num_pages) : num_refs_(num_pages, 0), free_
   for (int32_t i = 0; i < num_pages; ++i) free_[i] = num_pages - 1 - i;  // page 0 goes first
 }
 
-int32_t PageAllocator::take() {
+int32_t PageAllocator::take(RowEnd from) {
   check(!free_.empty(), "no free page");
-  const int32_t page = free_.back();
-  free_.pop_back();
+  const int32_t page = from == RowEnd::kBack ? free_.back() : free_.front();
+  from == RowEnd::kBack ? free_.pop_back() : free_.pop_front();
   num_refs_[page] = 1;
   return page;
 }
@@ -21,10 +21,11 @@ void PageAllocator::add_ref(int32_t page) {
   ++num_refs_[page];
 }
 
-int32_t PageAllocator::drop_ref(int32_t page) {
+int32_t PageAllocator::drop_ref(int32_t page, RowEnd to) {
   check(num_refs_[page] > 0, "page freed twice");
-  if (--num_refs_[page] == 0) free_.push_back(page);
-  return num_refs_[page];
+  if (--num_refs_[page] > 0) return num_refs_[page];
+  to == RowEnd::kBack ? free_.push_back(page) : free_.push_front(page);
+  return 0;
 }
 
 void PageAllocator::check_integrity() const {

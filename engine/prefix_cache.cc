@@ -18,199 +18,228 @@ std::span<const int32_t> tokens_of_page(std::span<const int32_t> tokens, size_t 
   return tokens.subspan(index * kPageSize, kPageSize);
 }
 
+size_t num_buckets_for(int64_t num_entries) {
+  return std::bit_ceil(static_cast<uint64_t>(num_entries) + 1);
+}
+
 }  // namespace
 
-PrefixCache::PrefixCache(int32_t num_pages, int32_t num_buckets)
-    : entries_(num_pages),
-      tokens_(static_cast<size_t>(num_pages) * kPageSize),
-      buckets_(num_buckets > 0 ? num_buckets : std::bit_ceil(static_cast<uint32_t>(num_pages) + 1),
-               kNone) {}
-
-std::vector<int32_t> PrefixCache::find(std::string_view root,
-                                       std::span<const int32_t> tokens) const {
-  std::vector<int32_t> pages;
-  const auto found = roots_.find(root);
-  if (found == roots_.end()) return pages;
-  uint64_t parent_serial = found->second.serial;
-  for (size_t i = 0; i < tokens.size() / kPageSize; ++i) {
-    const int32_t page = find_child(parent_serial, tokens_of_page(tokens, i));
-    if (page == kNone) break;
-    pages.push_back(page);
-    parent_serial = entries_[page].serial;
+PrefixCache::PrefixCache(int32_t num_pages, int32_t num_host_pages, int32_t num_buckets)
+    : entries_(static_cast<size_t>(num_pages) + num_host_pages),
+      tokens_(entries_.size() * kPageSize),
+      unused_(entries_.size()),
+      entry_of_(num_pages, kNone),
+      buckets_(num_buckets > 0 ? num_buckets : num_buckets_for(std::ssize(entries_)), kNone) {
+  for (size_t i = 0; i < unused_.size(); ++i) {
+    unused_[i] = static_cast<EntryId>(unused_.size() - 1 - i);  // entry 0 goes first
   }
-  return pages;
 }
 
-PrefixCache::Cursor PrefixCache::cursor_at(std::span<const int32_t> chain) const {
-  if (chain.empty()) return {};
-  return {static_cast<int32_t>(chain.size()), chain.back(), entries_[chain.back()].serial};
+// An entry leaves after its descendants, so what is stale of a chain is its end.
+void PrefixCache::refresh(std::string_view root, std::span<const int32_t> tokens,
+                          PrefixMatch& match) const {
+  std::vector<EntryRef>& chain = match.chain;
+  while (!chain.empty() && !is_live(chain.back())) chain.pop_back();
+  if (chain.size() >= tokens.size() / kPageSize) return;
+  uint64_t parent_serial = 0;
+  if (chain.empty()) {
+    const auto found = roots_.find(root);
+    if (found == roots_.end()) return;
+    parent_serial = found->second.serial;
+  } else {
+    parent_serial = chain.back().serial;
+  }
+  for (size_t i = chain.size(); i < tokens.size() / kPageSize; ++i) {
+    const EntryId entry = find_child(parent_serial, tokens_of_page(tokens, i));
+    if (entry == kNone) return;
+    parent_serial = entries_[entry].serial;
+    chain.push_back({entry, parent_serial});
+  }
 }
 
-std::vector<int32_t> PrefixCache::insert(std::string_view root, std::span<const int32_t> tokens,
-                                         std::span<const int32_t> pages, Cursor& cursor) {
+PrefixCache::Cursor PrefixCache::cursor_at(const PrefixMatch& match, int32_t num_pages) {
+  if (num_pages == 0) return {};
+  return {num_pages, match.chain[num_pages - 1]};
+}
+
+PrefixCache::Inserted PrefixCache::insert(std::string_view root, std::span<const int32_t> tokens,
+                                          std::span<const int32_t> pages, Cursor& cursor) {
   check(pages.size() * kPageSize <= tokens.size(), "a page to cache is not full");
-  std::vector<int32_t> added;
-  if (is_stale(cursor)) cursor = {};
-  if (static_cast<size_t>(cursor.num_pages) >= pages.size()) return added;
+  Inserted inserted;
+  if (cursor.num_pages > 0 && !is_live(cursor.last)) cursor = {};
+  if (static_cast<size_t>(cursor.num_pages) >= pages.size()) return inserted;
 
   auto top = roots_.find(root);
   check(cursor.num_pages == 0 || top != roots_.end(), "the root of a sequence changed");
   if (top == roots_.end()) top = roots_.emplace(root, Root{.serial = ++last_serial_}).first;
+  adopt_chain(pages, cursor, inserted);
   for (size_t i = cursor.num_pages; i < pages.size(); ++i) {
-    const uint64_t parent_serial = i == 0 ? top->second.serial : cursor.serial;
-    int32_t page = find_child(parent_serial, tokens_of_page(tokens, i));
-    if (page == kNone) {
-      page = pages[i];
-      add(page, cursor.page, top, tokens_of_page(tokens, i));
-      added.push_back(page);
+    const uint64_t parent_serial = i == 0 ? top->second.serial : cursor.last.serial;
+    EntryId entry = find_child(parent_serial, tokens_of_page(tokens, i));
+    if (entry == kNone) {
+      entry = add(pages[i], cursor.last.entry, top, tokens_of_page(tokens, i));
+      inserted.pages.push_back(pages[i]);
+    } else if (location(entry).tier == Tier::kHost) {
+      inserted.host_pages.push_back(adopt(entry, pages[i]));
+      inserted.pages.push_back(pages[i]);
     }
-    cursor = {static_cast<int32_t>(i + 1), page, entries_[page].serial};
+    cursor = {static_cast<int32_t>(i + 1), {entry, entries_[entry].serial}};
   }
-  return added;
+  return inserted;
 }
 
-void PrefixCache::pin(int32_t page) {
-  check(contains(page), "pin of a page that is not cached");
-  for (; page != kNone; page = entries_[page].parent) {
-    if (++entries_[page].num_pins > 1) return;  // its ancestors are pinned through it already
-    remove_from_list(page);
+// A sequence that holds copies of pages does not pin their entries. Those that moved to the host
+// since then move to the copies before anything joins the chain below them.
+void PrefixCache::adopt_chain(std::span<const int32_t> pages, const Cursor& cursor,
+                              Inserted& inserted) {
+  EntryId entry = cursor.last.entry;
+  for (int32_t i = cursor.num_pages; i > 0 && location(entry).tier == Tier::kHost; --i) {
+    inserted.host_pages.push_back(adopt(entry, pages[i - 1]));
+    inserted.pages.push_back(pages[i - 1]);
+    entry = entries_[entry].parent;
+  }
+}
+
+void PrefixCache::pin(EntryId entry) {
+  check(entries_[entry].serial != 0, "pin of a page that is not cached");
+  for (; entry != kNone; entry = entries_[entry].parent) {
+    if (++entries_[entry].num_pins > 1) return;  // its ancestors are pinned through it already
+    remove_from_list(entry);
   }
 }
 
 void PrefixCache::unpin(int32_t page) {
   check(contains(page), "unpin of a page that is not cached");
-  for (; page != kNone; page = entries_[page].parent) {
-    check(entries_[page].num_pins > 0, "cached page unpinned twice");
-    if (--entries_[page].num_pins > 0) return;
-    append_to_list(page);
+  for (EntryId entry = entry_of_[page]; entry != kNone; entry = entries_[entry].parent) {
+    check(entries_[entry].num_pins > 0, "cached page unpinned twice");
+    if (--entries_[entry].num_pins > 0) return;
+    append_to_list(entry);
   }
 }
 
-int32_t PrefixCache::evict() {
-  check(oldest_ != kNone, "no cached page to evict");
-  const int32_t page = oldest_;
-  remove_from_list(page);
-  remove_from_bucket(page);
-  Entry& entry = entries_[page];
-  if (entry.parent == kNone && --entry.root->second.num_children == 0) roots_.erase(entry.root);
+int32_t PrefixCache::evict(Tier tier) {
+  const EntryId id = list(tier).oldest;
+  check(id != kNone, "no cached page to evict");
+  remove_from_list(id);
+  remove_from_bucket(id);
+  Entry& entry = entries_[id];
+  check_eq(entry.num_children, 0, "children of an evicted page");
+  const int32_t page = entry.location.page;
+  if (tier == Tier::kDevice) entry_of_[page] = kNone;
+  if (entry.parent != kNone) {
+    --entries_[entry.parent].num_children;
+  } else if (--entry.root->second.num_children == 0) {
+    roots_.erase(entry.root);
+  }
   entry = Entry{};
-  --num_entries_;
+  unused_.push_back(id);
+  --num_entries_[index_of(tier)];
   return page;
 }
 
-std::span<const int32_t> PrefixCache::tokens_of(int32_t page) const {
-  return tokens_of_page(tokens_, page);
+int32_t PrefixCache::move_to_host(int32_t host_page) {
+  const EntryId entry = list(Tier::kDevice).oldest;
+  check(entry != kNone, "no cached page to evict");
+  remove_from_list(entry);
+  const int32_t page = location(entry).page;
+  place(entry, {Tier::kHost, host_page});
+  append_to_list(entry);
+  return page;
+}
+
+int32_t PrefixCache::move_to_device(EntryId entry, int32_t page) {
+  const Location old = location(entry);
+  check(old.tier == Tier::kHost && is_pinned(entry), "a page of the host moves without a pin");
+  place(entry, {Tier::kDevice, page});
+  return old.page;
+}
+
+// The holder of `page` pins the entry that moves there.
+int32_t PrefixCache::adopt(EntryId entry, int32_t page) {
+  check(!contains(page), "page cached twice");
+  pin(entry);
+  return move_to_device(entry, page);
+}
+
+// REQUIRES: the entry is in no list.
+void PrefixCache::place(EntryId id, Location to) {
+  Location& at = entries_[id].location;
+  if (at.page != kNone) {
+    if (at.tier == Tier::kDevice) entry_of_[at.page] = kNone;
+    --num_entries_[index_of(at.tier)];
+  }
+  at = to;
+  if (at.tier == Tier::kDevice) entry_of_[at.page] = id;
+  ++num_entries_[index_of(at.tier)];
+}
+
+std::span<const int32_t> PrefixCache::tokens_of(EntryId entry) const {
+  return tokens_of_page(tokens_, static_cast<size_t>(entry));
 }
 
 size_t PrefixCache::bucket_of(uint64_t parent_serial, std::span<const int32_t> tokens) const {
+  ++num_hashes_;
   const absl::Span<const int32_t> hashable(tokens.data(), tokens.size());
   return absl::HashOf(parent_serial, hashable) % buckets_.size();
 }
 
-int32_t PrefixCache::find_child(uint64_t parent_serial, std::span<const int32_t> tokens) const {
-  int32_t page = buckets_[bucket_of(parent_serial, tokens)];
-  while (page != kNone && (entries_[page].parent_serial != parent_serial ||
-                           !std::ranges::equal(tokens_of(page), tokens))) {
-    page = entries_[page].next_in_bucket;
+EntryId PrefixCache::find_child(uint64_t parent_serial, std::span<const int32_t> tokens) const {
+  EntryId entry = buckets_[bucket_of(parent_serial, tokens)];
+  while (entry != kNone && (entries_[entry].parent_serial != parent_serial ||
+                            !std::ranges::equal(tokens_of(entry), tokens))) {
+    entry = entries_[entry].next_in_bucket;
   }
-  return page;
+  return entry;
 }
 
-bool PrefixCache::is_stale(const Cursor& cursor) const {
-  return cursor.num_pages > 0 && entries_[cursor.page].serial != cursor.serial;
-}
-
-void PrefixCache::add(int32_t page, int32_t parent, Roots::iterator root,
-                      std::span<const int32_t> tokens) {
+EntryId PrefixCache::add(int32_t page, EntryId parent, Roots::iterator root,
+                         std::span<const int32_t> tokens) {
   check(!contains(page), "page cached twice");
-  std::ranges::copy(tokens, tokens_.begin() + static_cast<int64_t>(page) * kPageSize);
-  Entry& entry = entries_[page];
+  check(!unused_.empty(), "more cached pages than pages");
+  const EntryId id = unused_.back();
+  unused_.pop_back();
+  std::ranges::copy(tokens, tokens_.begin() + static_cast<int64_t>(id) * kPageSize);
+  Entry& entry = entries_[id];
   entry.serial = ++last_serial_;
   entry.parent = parent;
   entry.root = root;
   entry.num_pins = 1;
+  place(id, {Tier::kDevice, page});
   if (parent == kNone) {
     entry.parent_serial = root->second.serial;
     ++root->second.num_children;
   } else {
     entry.parent_serial = entries_[parent].serial;
+    ++entries_[parent].num_children;
     pin(parent);
   }
-  int32_t& first = buckets_[bucket_of(entry.parent_serial, tokens)];
+  EntryId& first = buckets_[bucket_of(entry.parent_serial, tokens)];
   entry.next_in_bucket = first;
-  first = page;
-  ++num_entries_;
+  first = id;
+  return id;
 }
 
-void PrefixCache::remove_from_bucket(int32_t page) {
-  int32_t* link = &buckets_[bucket_of(entries_[page].parent_serial, tokens_of(page))];
-  while (*link != page) link = &entries_[*link].next_in_bucket;
-  *link = entries_[page].next_in_bucket;
+void PrefixCache::remove_from_bucket(EntryId entry) {
+  EntryId* link = &buckets_[bucket_of(entries_[entry].parent_serial, tokens_of(entry))];
+  while (*link != entry) link = &entries_[*link].next_in_bucket;
+  *link = entries_[entry].next_in_bucket;
 }
 
-void PrefixCache::append_to_list(int32_t page) {
-  entries_[page].older = newest_;
-  entries_[page].newer = kNone;
-  (newest_ == kNone ? oldest_ : entries_[newest_].newer) = page;
-  newest_ = page;
-  ++num_evictable_;
+void PrefixCache::append_to_list(EntryId entry) {
+  List& to = list(location(entry).tier);
+  entries_[entry].older = to.newest;
+  entries_[entry].newer = kNone;
+  (to.newest == kNone ? to.oldest : entries_[to.newest].newer) = entry;
+  to.newest = entry;
+  ++to.size;
 }
 
-void PrefixCache::remove_from_list(int32_t page) {
-  const Entry& entry = entries_[page];
-  (entry.older == kNone ? oldest_ : entries_[entry.older].newer) = entry.newer;
-  (entry.newer == kNone ? newest_ : entries_[entry.newer].older) = entry.older;
-  --num_evictable_;
-}
-
-void PrefixCache::check_integrity(std::span<const int32_t> num_holders) const {
-  std::vector<int32_t> num_pins(num_holders.begin(), num_holders.end());
-  std::map<uint64_t, int32_t> root_children;
-  int32_t num_live = 0;
-  for (size_t page = 0; page < entries_.size(); ++page) {
-    const Entry& entry = entries_[page];
-    if (entry.serial == 0) continue;
-    ++num_live;
-    check_eq(find_child(entry.parent_serial, tokens_of(static_cast<int32_t>(page))),
-             static_cast<int32_t>(page), "a cached page is not found by its key");
-    if (entry.parent == kNone) {
-      ++root_children[entry.root->second.serial];
-      check_eq(entry.root->second.serial, entry.parent_serial, "a first page has another root");
-    } else {
-      check_eq(entries_[entry.parent].serial, entry.parent_serial, "a page outlives its parent");
-      if (entry.num_pins > 0) ++num_pins[entry.parent];
-    }
-  }
-  check_eq(num_live, num_entries_, "number of cached pages");
-  check_eq(root_children.size(), roots_.size(), "number of roots in use");
-  for (const auto& [name, root] : roots_) {
-    check_eq(root_children[root.serial], root.num_children, "number of first pages of a root");
-  }
-  check_list(num_pins);
-}
-
-void PrefixCache::check_list(std::span<const int32_t> num_pins) const {
-  int32_t num_unpinned = 0;
-  for (size_t page = 0; page < entries_.size(); ++page) {
-    if (entries_[page].serial == 0) continue;
-    check_eq(entries_[page].num_pins, num_pins[page], "pins of a cached page");
-    if (num_pins[page] == 0) ++num_unpinned;
-  }
-  std::vector<bool> is_evicted(entries_.size(), false);
-  int32_t num_listed = 0;
-  int32_t older = kNone;
-  for (int32_t page = oldest_; page != kNone; page = entries_[page].newer) {
-    check(contains(page) && entries_[page].num_pins == 0, "a listed page is not evictable");
-    check_eq(entries_[page].older, older, "the list's links contradict each other");
-    const int32_t parent = entries_[page].parent;
-    check(parent == kNone || !is_evicted[parent], "a parent would be evicted before its child");
-    is_evicted[page] = true;
-    older = page;
-    ++num_listed;
-  }
-  check_eq(older, newest_, "the list's newest page");
-  check_eq(num_listed, num_evictable_, "number of evictable pages");
-  check_eq(num_unpinned, num_evictable_, "number of pages without pins");
+void PrefixCache::remove_from_list(EntryId id) {
+  const Entry& entry = entries_[id];
+  List& from = list(entry.location.tier);
+  (entry.older == kNone ? from.oldest : entries_[entry.older].newer) = entry.newer;
+  (entry.newer == kNone ? from.newest : entries_[entry.newer].older) = entry.older;
+  --from.size;
 }
 
 }  // namespace pbserve::engine

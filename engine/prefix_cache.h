@@ -1,12 +1,16 @@
-// PrefixCache: which full page holds which tokens. Pages form chains; the key of a page is
-// (its parent page, its 128 token ids), compared exactly, so a hash collision cannot matter. The
-// first page's parent is a root: a string that says how the K/V were made and for whom. Pages under
-// different roots never match.
+// PrefixCache: which full page holds which tokens, and where it lies: on the device or, evicted
+// from there, in the host tier. Entries form chains; the key of an entry is (its parent, its 128
+// token ids), compared exactly, so a hash collision cannot matter. The first entry's parent is a
+// root: a string that says how the K/V were made and for whom. Entries under different roots never
+// match.
 //
-// A page is pinned while a request holds it or a descendant of it. Pages that are not pinned wait
-// in one list, in the order in which their pins went: the front is the least recently used, and a
-// child always stands before its parent, since a parent loses its last pin after its children.
-// Every operation on a page is O(1); memory is fixed by the number of pages. Engine thread only.
+// An entry is pinned while a request holds its page or that of a descendant. Entries that are not
+// pinned wait in one list for each tier, in the order in which their pins went or in which they
+// came there: the front is the least recently used, and a child always stands before its parent,
+// since a parent loses its last pin after its children. So leaves leave a tier first, and the
+// parent of an entry on the device is on the device: the host holds whole ends of chains. Nothing
+// on the host is pinned, but what is about to move to the device.
+// Every operation on an entry is O(1); memory is fixed by the number of pages. Engine thread only.
 #pragma once
 
 #include <cstdint>
@@ -18,45 +22,88 @@
 
 namespace pbserve::engine {
 
+enum class Tier : uint8_t { kDevice, kHost };
+inline constexpr int kNumTiers = 2;
+
+struct Location {
+  Tier tier = Tier::kDevice;
+  int32_t page = -1;  // of the tier
+};
+
+using EntryId = int32_t;
+
+// An entry that may have left the cache meanwhile: its id is given to others, its serial never.
+struct EntryRef {
+  EntryId entry = -1;
+  uint64_t serial = 0;
+};
+
+// The chain of cached pages that a prompt begins with, as far as it has been found.
+struct PrefixMatch {
+  std::vector<EntryRef> chain;
+
+  int32_t num_pages() const { return static_cast<int32_t>(chain.size()); }
+};
+
 class PrefixCache {
  public:
-  // Where the insertion of one sequence stands. It goes stale when its page leaves the cache, which
-  // insert() notices.
+  // Where the insertion of one sequence stands. It goes stale when its entry leaves the cache,
+  // which insert() notices.
   struct Cursor {
     int32_t num_pages = 0;  // pages [0, num_pages) are registered or known as duplicates
-    int32_t page = -1;      // entry of the last of them: the sequence's page, or the first copy
-    uint64_t serial = 0;    // of that entry
+    EntryRef last;          // entry of the last of them: the sequence's page, or the first copy
+  };
+
+  // Pages whose state an insertion changed.
+  struct Inserted {
+    std::vector<int32_t> pages;       // of the device, which joined the cache
+    std::vector<int32_t> host_pages;  // which their entries left for one of those
   };
 
   // `num_buckets` of the hash table; 0 = a good number.
-  explicit PrefixCache(int32_t num_pages, int32_t num_buckets = 0);
+  explicit PrefixCache(int32_t num_pages, int32_t num_host_pages = 0, int32_t num_buckets = 0);
 
-  // The longest chain of cached pages that `tokens` begins with.
-  std::vector<int32_t> find(std::string_view root, std::span<const int32_t> tokens) const;
+  // Makes `match` the longest chain of cached pages that `tokens` begins with. Drops what has left
+  // the cache and goes on from there: where nothing changed, that is one hash at most.
+  // REQUIRES: the same root, and the same tokens or more, in all calls for one match.
+  void refresh(std::string_view root, std::span<const int32_t> tokens, PrefixMatch& match) const;
 
-  // The cursor of a sequence whose pages are `chain`, as found.
-  Cursor cursor_at(std::span<const int32_t> chain) const;
+  // The cursor of a sequence that holds the first `num_pages` pages of the match.
+  static Cursor cursor_at(const PrefixMatch& match, int32_t num_pages);
 
-  // Registers pages [cursor.num_pages, pages.size()) of a sequence that begins with `tokens`.
-  // REQUIRES: tokens cover the pages; the caller holds the pages. Returns the pages that joined the
-  // cache, each with one pin for its holder; a page whose content is cached already stays private.
-  std::vector<int32_t> insert(std::string_view root, std::span<const int32_t> tokens,
-                              std::span<const int32_t> pages, Cursor& cursor);
+  // Registers pages [cursor.num_pages, pages.size()) of a sequence that begins with `tokens`, each
+  // with one pin for its holder. A page whose content is on the device already stays private; an
+  // entry on the host moves to the page that the sequence holds.
+  // REQUIRES: tokens cover the pages; the caller holds the pages.
+  Inserted insert(std::string_view root, std::span<const int32_t> tokens,
+                  std::span<const int32_t> pages, Cursor& cursor);
 
-  bool contains(int32_t page) const { return entries_[page].serial != 0; }
+  bool contains(int32_t page) const { return entry_of_[page] != kNone; }  // of the device
+  bool is_live(const EntryRef& ref) const { return entries_[ref.entry].serial == ref.serial; }
+  // REQUIRES: is_live, of this and of the two below.
+  Location location(EntryId entry) const { return entries_[entry].location; }
+  bool is_pinned(EntryId entry) const { return entries_[entry].num_pins > 0; }
 
-  // One pin per request that holds the page. REQUIRES: contains(page).
-  void pin(int32_t page);
-  void unpin(int32_t page);
+  // One pin per request that holds the page.
+  void pin(EntryId entry);
+  void unpin(int32_t page);  // REQUIRES: contains(page)
 
-  // Removes the least recently used page that has no pin and returns it. REQUIRES: num_evictable().
-  int32_t evict();
+  // Removes the least recently used entry of a tier that has no pin and returns its page there.
+  // REQUIRES: num_evictable(tier), and that the entry's children have left.
+  int32_t evict(Tier tier);
+  // Moves that entry from the device to a page of the host; returns the page it leaves.
+  int32_t move_to_host(int32_t host_page);
+  // Moves an entry to a page of the device; returns the page of the host it leaves.
+  // REQUIRES: it is on the host and pinned, its parent is on the device.
+  int32_t move_to_device(EntryId entry, int32_t page);
 
-  int32_t num_entries() const { return num_entries_; }
-  int32_t num_evictable() const { return num_evictable_; }
+  int32_t num_entries(Tier tier) const { return num_entries_[index_of(tier)]; }
+  int32_t num_evictable(Tier tier) const { return list(tier).size; }
+  std::vector<int32_t> host_pages() const;            // of all entries there; looks at every entry
+  int64_t num_hashes() const { return num_hashes_; }  // of pages' tokens, since the start
 
-  // Dies if the chains, the hash table, the pins or the list contradict each other.
-  // `num_holders[page]` is the number of requests that hold the page.
+  // Dies if the chains, the hash table, the pins, the places or the lists contradict each other.
+  // `num_holders[page]` is the number of requests that hold the page of the device.
   void check_integrity(std::span<const int32_t> num_holders) const;
 
  private:
@@ -69,35 +116,52 @@ class PrefixCache {
   static constexpr int32_t kNone = -1;
 
   struct Entry {
-    uint64_t serial = 0;  // unique among all entries and roots ever; 0: the page has no entry
+    uint64_t serial = 0;         // unique among all entries and roots ever; 0: not in use
     uint64_t parent_serial = 0;  // with the tokens, the key
-    int32_t parent = kNone;      // page, or kNone under a root
-    Roots::iterator root;        // of the chain
-    int32_t num_pins = 0;        // requests that hold the page, and children that are pinned
-    int32_t next_in_bucket = kNone;
-    int32_t older = kNone;  // neighbours in the list of pages without pins
-    int32_t newer = kNone;
+    EntryId parent = kNone;      // kNone under a root
+    int32_t num_children = 0;
+    Roots::iterator root;  // of the chain
+    Location location;
+    int32_t num_pins = 0;  // requests that hold the page, and children that are pinned
+    EntryId next_in_bucket = kNone;
+    EntryId older = kNone;  // neighbours in the tier's list of entries without pins
+    EntryId newer = kNone;
+  };
+  struct List {
+    EntryId oldest = kNone;
+    EntryId newest = kNone;
+    int32_t size = 0;
   };
 
-  void check_list(std::span<const int32_t> num_pins) const;
-  std::span<const int32_t> tokens_of(int32_t page) const;
+  static constexpr size_t index_of(Tier tier) { return static_cast<size_t>(tier); }
+  List& list(Tier tier) { return lists_[index_of(tier)]; }
+  const List& list(Tier tier) const { return lists_[index_of(tier)]; }
+  std::span<const int32_t> tokens_of(EntryId entry) const;
   size_t bucket_of(uint64_t parent_serial, std::span<const int32_t> tokens) const;
-  int32_t find_child(uint64_t parent_serial, std::span<const int32_t> tokens) const;
-  bool is_stale(const Cursor& cursor) const;
-  void add(int32_t page, int32_t parent, Roots::iterator root, std::span<const int32_t> tokens);
-  void remove_from_bucket(int32_t page);
-  void append_to_list(int32_t page);
-  void remove_from_list(int32_t page);
+  EntryId find_child(uint64_t parent_serial, std::span<const int32_t> tokens) const;
+  EntryId add(int32_t page, EntryId parent, Roots::iterator root, std::span<const int32_t> tokens);
+  int32_t adopt(EntryId entry, int32_t page);
+  void adopt_chain(std::span<const int32_t> pages, const Cursor& cursor, Inserted& inserted);
+  void place(EntryId entry, Location location);
+  void remove_from_bucket(EntryId entry);
+  void append_to_list(EntryId entry);
+  void remove_from_list(EntryId entry);
 
-  std::vector<Entry> entries_;    // by page
-  std::vector<int32_t> tokens_;   // [num_pages, kPageSize]
-  std::vector<int32_t> buckets_;  // first page of each, or kNone
-  Roots roots_;                   // those that have children
+  void check_entry(EntryId entry, std::vector<int32_t>& num_pins,
+                   std::vector<int32_t>& num_children) const;
+  void check_roots() const;
+  void check_list(Tier tier) const;
+
+  std::vector<Entry> entries_;
+  std::vector<int32_t> tokens_;  // [num_entries_max, kPageSize]
+  std::vector<EntryId> unused_;
+  std::vector<EntryId> entry_of_;  // by page of the device, or kNone
+  std::vector<EntryId> buckets_;   // first entry of each, or kNone
+  Roots roots_;                    // those that have children
   uint64_t last_serial_ = 0;
-  int32_t oldest_ = kNone;
-  int32_t newest_ = kNone;
-  int32_t num_entries_ = 0;
-  int32_t num_evictable_ = 0;
+  List lists_[kNumTiers];
+  int32_t num_entries_[kNumTiers] = {0, 0};
+  mutable int64_t num_hashes_ = 0;
 };
 
 }  // namespace pbserve::engine

@@ -83,6 +83,8 @@ class Scheduler {
   int64_t num_running() const;
   QueueState queue(Clock::time_point time) const;  // what is ahead of a newcomer
   int64_t num_preemptions() const { return num_preemptions_; }
+  // Whether a prompt waits for its pages to be copied: the next plan may be empty for its sake.
+  bool is_loading() const;
 
   // Dies unless every page is free, cached, or held by exactly the sequences and jobs listed here,
   // and phases, slots and lanes agree.
@@ -91,6 +93,7 @@ class Scheduler {
  private:
   enum class Start : uint8_t { kStarted, kLaneBusy, kNoPages, kNotReady };
 
+  void look_up(Sequence& sequence);
   void note_arrivals(Clock::time_point time);
   // What a prompt has left to compute, waiting or under way.
   int64_t next_to_compute(const Sequence& sequence) const;

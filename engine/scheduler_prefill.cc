@@ -28,10 +28,7 @@ constexpr double kExpressJobMs = 200;
 void Scheduler::note_arrivals(Clock::time_point time) {
   for (const SequenceId id : waiting_) {
     Sequence& sequence = *sequences_.at(id);
-    if (limits_.prefix_caching) {
-      sequence.num_found =
-          int64_t{kPageSize} * pool_.num_pages_found(sequence.spec().cache_root, sequence.tokens());
-    }
+    look_up(sequence);
   }
   if (!cost_.has_rate()) return;
   double backlog_ms = 0;
@@ -49,9 +46,15 @@ void Scheduler::note_arrivals(Clock::time_point time) {
   std::ranges::for_each(waiting_, note);
 }
 
+void Scheduler::look_up(Sequence& sequence) {
+  if (!limits_.prefix_caching) return;
+  pool_.refresh(sequence.spec().cache_root, sequence.tokens(), sequence.match);
+}
+
 int64_t Scheduler::next_to_compute(const Sequence& sequence) const {
   return sequence.phase == Phase::kWaiting
-             ? usable_prefix(sequence, sequence.num_found, limits_.chunks)
+             ? usable_prefix(sequence, int64_t{kPageSize} * sequence.match.num_pages(),
+                             limits_.chunks)
              : sequence.num_computed();
 }
 
@@ -168,6 +171,7 @@ Scheduler::Start Scheduler::start_job(Sequence& sequence, StepPlan& plan, bool m
       next_chunk(sequence, sequence.num_computed(), limits_.chunks,
                  rows_of_job(sequence, sequence.num_computed(), lane));
   if (!chunk || !take_pages_for(sequence, *chunk)) return Start::kNoPages;
+  if (!pool_.is_loaded(sequence.blocks)) return Start::kNotReady;
   lanes_.start(lane, {*chunk});
   plan.start = LaneStart{lane, {*chunk}};
   plan.slice = lane;
@@ -185,7 +189,7 @@ bool Scheduler::join_job(Sequence& sequence, LaneStart& start) {
   if (sequence.phase == Phase::kWaiting && !admit(sequence)) return false;
   const auto chunk =
       next_chunk(sequence, sequence.num_computed(), limits_.chunks, limits_.chunks.express_rows);
-  if (!take_pages_for(sequence, *chunk)) return false;
+  if (!take_pages_for(sequence, *chunk) || !pool_.is_loaded(sequence.blocks)) return false;
   start.chunks.push_back(*chunk);
   lanes_.add(start.lane, *chunk);
   return true;
@@ -237,21 +241,13 @@ int64_t Scheduler::pages_needed(const Sequence& sequence) {
 
 bool Scheduler::admit(Sequence& sequence) {
   if (free_slots_.empty()) return false;
-  const int64_t spare = num_promised_pages() + num_growth_pages(remaining_ms(sequence));
-  const int64_t most_found = next_to_compute(sequence) / kPageSize;
-  // Cached pages count as available until they are held: this can only be too hopeful.
-  if (pool_.num_available() < pages_needed(sequence) - most_found + spare) return false;
-  int64_t found = 0;
-  if (limits_.prefix_caching) {
-    found =
-        kPageSize * pool_.lookup(sequence.spec().cache_root, sequence.tokens(), sequence.blocks);
-  }
-  const int64_t cached = usable_prefix(sequence, found, limits_.chunks);
-  sequence.blocks.truncate(static_cast<int32_t>(cached / kPageSize));
-  if (pool_.num_available() < pages_needed(sequence) - sequence.blocks.num_pages() + spare) {
-    sequence.blocks.clear();
-    return false;
-  }
+  look_up(sequence);  // again: those before it may have evicted what it had
+  const int64_t cached = next_to_compute(sequence);
+  const auto num_cached = static_cast<int32_t>(cached / kPageSize);
+  const int64_t spare = num_promised_pages() + num_growth_pages(remaining_ms(sequence)) +
+                        pool_.num_needed(sequence.match, num_cached);
+  if (pool_.num_available() < pages_needed(sequence) - num_cached + spare) return false;
+  if (!pool_.acquire(sequence.match, num_cached, sequence.blocks)) return false;
   sequence.start_prefill(cached, free_slots_.back());
   free_slots_.pop_back();
   std::erase(waiting_, sequence.id());
@@ -263,11 +259,19 @@ bool Scheduler::admit(Sequence& sequence) {
   return true;
 }
 
-// With the page of the token that the job draws.
+// With the page of the token that the job draws. They may still be on their way to the host.
 bool Scheduler::take_pages_for(Sequence& sequence, const PrefillChunk& chunk) {
   const int64_t tokens = chunk.end + (chunk.draws_token ? 1 : 0);
   const int64_t missing = ceil_div<int64_t>(tokens, kPageSize) - sequence.blocks.num_pages();
-  return missing <= 0 || pool_.allocate(sequence.blocks, static_cast<int32_t>(missing));
+  return missing <= 0 ||
+         pool_.allocate(sequence.blocks, static_cast<int32_t>(missing), Handover::kLater);
+}
+
+bool Scheduler::is_loading() const {
+  return std::ranges::any_of(running_, [&](SequenceId id) {
+    const Sequence& sequence = *sequences_.at(id);
+    return sequence.phase == Phase::kPrefill && !pool_.is_loaded(sequence.blocks);
+  });
 }
 
 // What the prompts under way have still to take.

@@ -96,7 +96,7 @@ class Sequence {
   Phase phase = Phase::kWaiting;
   int32_t slot = -1;  // index of its last token on the device, while not waiting
   BlockTable blocks;
-  int64_t num_found = 0;  // while waiting: leading tokens that the prefix cache holds
+  PrefixMatch match;  // what the prefix cache has of it, as of the last look
   // By when it would be late if it took no time itself (prefill_order.h); unset until a rate is
   // known.
   std::optional<Clock::time_point> due;

@@ -2,6 +2,7 @@
 // then; a caller that makes up a CUDA device gets an error where there is a Status, and dies where
 // there is none.
 #include "kernels/core/buffer.h"
+#include "kernels/core/copy_stream.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/stream.h"
 
@@ -36,6 +37,11 @@ void record_event(CudaHandle, CudaHandle) { die_absent(); }
 bool is_event_reached(CudaHandle) { die_absent(); }
 void wait_event(CudaHandle) { die_absent(); }
 double ms_between(CudaHandle, CudaHandle) { die_absent(); }
+
+absl::StatusOr<CudaHandle> create_copy_stream(int) { return absent(); }
+void wait_in_stream(CudaHandle, CudaHandle) { die_absent(); }
+void copy_rows_to_host(const RowCopy&, CudaHandle) { die_absent(); }
+void copy_rows_to_device(const RowCopy&, CudaHandle) { die_absent(); }
 
 void begin_recording(CudaHandle) { die_absent(); }
 absl::StatusOr<CudaHandle> end_recording(CudaHandle) { return absent(); }

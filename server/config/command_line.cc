@@ -41,6 +41,8 @@ constexpr Flag kFlags[] = {
      "this server's share of the GPU's memory"},
     {kDevice, "--kv-cache-memory-bytes", "device.kv_cache_bytes", "SIZE",
      "memory of the KV cache: 4G, auto"},
+    {kDevice, "--kv-offload-bytes", "device.kv_offload_bytes", "SIZE",
+     "host memory for cached prefixes that the KV cache evicts: 64G; 0 = none"},
     {kScheduler, "--max-num-seqs", "scheduler.max_num_seqs", "N", "sequences decoding together"},
     {kScheduler, "--max-num-batched-tokens", "scheduler.max_num_batched_tokens", "N",
      "rows of short prompts prefilled together"},

@@ -78,6 +78,7 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("device.enforce_eager", &device.enforce_eager);
   table->add("device.gpu_memory_utilization", &device.gpu_memory_utilization);
   table->add_auto_size("device.kv_cache_bytes", &device.kv_cache_bytes);
+  table->add_size("device.kv_offload_bytes", &device.kv_offload_bytes);
 
   engine::SchedulerOptions& scheduler = config->scheduler;
   table->add("scheduler.max_num_seqs", &scheduler.max_num_seqs);

@@ -86,7 +86,17 @@ INSTANTIATE_TEST_SUITE_P(
                            {"device.gpu_memory_utilization is 1.5, must be in [0.01, 1]"}},
                       Case{"kv_cache_bytes",
                            [](EngineConfig& c) { c.device.kv_cache_bytes = -1; },
-                           {"device.kv_cache_bytes is -1"}}),
+                           {"device.kv_cache_bytes is -1"}},
+                      Case{"kv_offload_bytes",
+                           [](EngineConfig& c) { c.device.kv_offload_bytes = -1; },
+                           {"device.kv_offload_bytes is -1"}},
+                      Case{"kv_offload_without_cache",
+                           [](EngineConfig& c) {
+                             c.device.kv_offload_bytes = 4096;
+                             c.scheduler.enable_prefix_caching = false;
+                           },
+                           {"device.kv_offload_bytes is 4096, must be 0 with "
+                            "scheduler.enable_prefix_caching off"}}),
     name_of);
 
 INSTANTIATE_TEST_SUITE_P(

@@ -12,7 +12,7 @@
 #include <random>
 #include <string>
 
-#include "kernels/ops/rope.h"
+#include "tests/engine/pool_pages.h"
 
 namespace pbserve::engine {
 namespace {
@@ -25,39 +25,6 @@ std::unique_ptr<KvCachePool> make_pool(int64_t num_pages) {
   auto pool = KvCachePool::create({}, kShape, num_pages, FreedPages::kPoison);
   EXPECT_TRUE(pool.ok()) << pool.status();
   return *std::move(pool);
-}
-
-// One full page of tokens for each letter.
-std::vector<int32_t> tokens_of(const std::string& letters) {
-  std::vector<int32_t> tokens;
-  for (const char letter : letters) tokens.insert(tokens.end(), kernels::kPageSize, letter);
-  return tokens;
-}
-
-// All of one page's K or V in one layer.
-std::span<float> tile(const kernels::Tensor& pages, int32_t page) {
-  return {pages.at(page).as<float>(), static_cast<size_t>(pages.at(page).numel())};
-}
-
-bool is_poisoned(const KvCachePool& pool, int32_t page) {
-  for (int64_t layer = 0; layer < kNumLayers; ++layer) {
-    const models::KvPages pages = pool.layer(layer);
-    for (const kernels::Tensor& half : {pages.k, pages.v, pages.k_mean, pages.k_var}) {
-      if (!std::ranges::all_of(tile(half, page), [](float x) { return std::isnan(x); })) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-void fill(const KvCachePool& pool, int32_t page, float value) {
-  for (int64_t layer = 0; layer < kNumLayers; ++layer) {
-    std::ranges::fill(tile(pool.layer(layer).k, page), value);
-    std::ranges::fill(tile(pool.layer(layer).v, page), value);
-    std::ranges::fill(tile(pool.layer(layer).k_mean, page), value);
-    std::ranges::fill(tile(pool.layer(layer).k_var, page), value);
-  }
 }
 
 TEST(KvCachePool, LayersAndPagesDoNotOverlap) {
@@ -137,8 +104,8 @@ TEST(KvCachePool, LookedUpPagesAreNotEvicted) {
   ASSERT_TRUE(pool->allocate(table, 2));
   pool->insert("dense", tokens_of("ab"), table, 2);
   table.clear();
-  EXPECT_EQ(pool->num_pages_found("dense", tokens_of("abc")), 2);
-  EXPECT_EQ(pool->lookup("dense", tokens_of("abc"), table), 2);
+  EXPECT_EQ(num_found(*pool, "dense", "abc"), 2);
+  EXPECT_EQ(acquire_all(*pool, "dense", tokens_of("abc"), table), 2);
   EXPECT_EQ(pool->num_available(), 1);
   BlockTable other;
   EXPECT_FALSE(pool->allocate(other, 2));
@@ -154,8 +121,8 @@ TEST(KvCachePool, AClearedTableMayHoldOtherTokens) {
     pool->insert("dense", tokens_of(letters), table, 1);
     table.clear();
   }
-  EXPECT_EQ(pool->num_pages_found("dense", tokens_of("a")), 1);
-  EXPECT_EQ(pool->num_pages_found("dense", tokens_of("b")), 1);
+  EXPECT_EQ(num_found(*pool, "dense", "a"), 1);
+  EXPECT_EQ(num_found(*pool, "dense", "b"), 1);
 }
 
 TEST(KvCachePool, RefusesSizesItCannotHold) {
@@ -247,7 +214,8 @@ class PoolModel {
   void start() {
     sequences_.push_back(std::make_unique<Sequence>(Sequence{.name = draw_name(), .table = {}}));
     Sequence& sequence = *sequences_.back();
-    const int32_t num_found = pool_->lookup(sequence.root(), sequence.tokens(), sequence.table);
+    const int32_t num_found =
+        acquire_all(*pool_, sequence.root(), sequence.tokens(), sequence.table);
     EXPECT_EQ(num_found, num_found_in_model(sequence.name));
     EXPECT_EQ(num_found, sequence.table.num_pages());
     for (int32_t i = 0; i < num_found; ++i) {
@@ -310,8 +278,7 @@ class PoolModel {
     EXPECT_EQ(pool_->num_free(), num_free());
     EXPECT_EQ(pool_->num_available(), num_free() + static_cast<int32_t>(unpinned_.size()));
     const std::string name = draw_name();
-    EXPECT_EQ(pool_->num_pages_found(name.substr(0, 1), tokens_of(name.substr(1))),
-              num_found_in_model(name));
+    EXPECT_EQ(num_found(*pool_, name.substr(0, 1), name.substr(1)), num_found_in_model(name));
   }
 
   void check_stamps(const Sequence& sequence) {

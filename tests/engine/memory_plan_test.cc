@@ -142,6 +142,26 @@ TEST_P(PlanMemory, AContextThatIsAskedForIsGivenOrRefused) {
               HasSubstr("model.max_model_len is 4097, the model's positions end at 4096"));
 }
 
+TEST_P(PlanMemory, TheHostTierIsPartOfTheHostsMemory) {
+  EngineConfig config;
+  config.device.kv_cache_bytes = context_bytes();
+  const DeviceMemory memory{.total_bytes = 80 * kGiB,
+                            .free_bytes = 60 * kGiB,
+                            .taken_bytes = 0,
+                            .host_free_bytes = is_cpu() ? 60 * kGiB : 20 * kGiB};
+  EXPECT_EQ(plan(config, memory)->num_host_pages, 0);
+  config.device.kv_offload_bytes = 5 * page_bytes(model_) + 1;
+  const auto given = plan(config, memory);
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_EQ(given->num_host_pages, 5);
+  config.device.kv_offload_bytes = page_bytes(model_) - 1;
+  EXPECT_THAT(refusal(config, memory), HasSubstr("must be 0 or hold at least one page of"));
+  config.device.kv_offload_bytes = (is_cpu() ? 60 : 20) * kGiB + 1;
+  EXPECT_THAT(refusal(config, memory), HasSubstr("lower --kv-offload-bytes"));
+  config.device.kv_offload_bytes = (is_cpu() ? 50 : 20) * kGiB;
+  EXPECT_TRUE(plan(config, memory).ok()) << refusal(config, memory);
+}
+
 TEST_P(PlanMemory, TooLittleMemoryIsRefusedWithWhatWidensIt) {
   if (is_cpu()) {
     EXPECT_THAT(refusal({}, {.total_bytes = kGiB}), HasSubstr("raise --kv-cache-memory-bytes"));

@@ -41,6 +41,44 @@ TEST(Metrics, Gauges) {
   EXPECT_EQ(value_of(metrics, "kv_cache_cached_perc{model_name=\"demo\"}"), 0.5);
 }
 
+TEST(Metrics, TiersOfTheCache) {
+  Metrics metrics("demo");
+  EXPECT_EQ(value_of(metrics, "kv_cache_tier_hits_total{model_name=\"demo\",tier=\"host\"}"), 0);
+  for (const int64_t times : {1, 2}) {  // counts since the start, given again and again
+    metrics.set_tiers({.num_pages_used = 3,
+                       .num_pages_cached = 4,
+                       .num_pages_free = 5,
+                       .page_bytes = 100,
+                       .num_pages_hit = 7 * times,
+                       .num_pages_copied = 2 * times},
+                      {.num_pages_cached = 6,
+                       .num_pages_free = 1,
+                       .page_bytes = 100,
+                       .num_pages_hit = 2 * times,
+                       .num_pages_copied = 9 * times},
+                      /*num_pages_dropped=*/11 * times);
+  }
+  const auto of_tier = [&](const std::string& name, const std::string& tier) {
+    return value_of(metrics, name + "{model_name=\"demo\",tier=\"" + tier + "\"}");
+  };
+  const auto pages = [&](const std::string& tier, const std::string& state) {
+    return value_of(metrics, "kv_cache_tier_pages{model_name=\"demo\",state=\"" + state +
+                                 "\",tier=\"" + tier + "\"}");
+  };
+  EXPECT_EQ(pages("device", "used"), 3);
+  EXPECT_EQ(pages("device", "cached"), 4);
+  EXPECT_EQ(pages("device", "free"), 5);
+  EXPECT_EQ(pages("host", "cached"), 6);
+  EXPECT_EQ(pages("host", "free"), 1);
+  EXPECT_EQ(of_tier("kv_cache_tier_bytes", "device"), 700);
+  EXPECT_EQ(of_tier("kv_cache_tier_bytes", "host"), 600);
+  EXPECT_EQ(of_tier("kv_cache_tier_hits_total", "device"), 14);
+  EXPECT_EQ(of_tier("kv_cache_tier_hits_total", "host"), 4);
+  EXPECT_EQ(of_tier("kv_cache_tier_copied_pages_total", "host"), 18);
+  EXPECT_EQ(of_tier("kv_cache_tier_copied_bytes_total", "device"), 400);
+  EXPECT_EQ(value_of(metrics, "kv_cache_dropped_pages_total{model_name=\"demo\"}"), 22);
+}
+
 TEST(Metrics, CountersStandAtZeroAndGrow) {
   Metrics metrics("demo");
   EXPECT_EQ(value_of(metrics, "num_preemptions_total{model_name=\"demo\"}"), 0);

@@ -32,6 +32,19 @@ TEST(PageAllocator, APageIsFreeWhenItsLastReferenceGoes) {
   pages.check_integrity();
 }
 
+TEST(PageAllocator, BothEndsOfTheRow) {
+  PageAllocator allocator(4);
+  EXPECT_EQ(allocator.take(RowEnd::kFront), 3);
+  EXPECT_EQ(allocator.take(), 0);
+  EXPECT_EQ(allocator.drop_ref(3, RowEnd::kFront), 0);
+  EXPECT_EQ(allocator.drop_ref(0, RowEnd::kFront), 0);
+  allocator.check_integrity();
+  EXPECT_EQ(allocator.take(), 1) << "what was freed to the front waits longest";
+  EXPECT_EQ(allocator.take(), 2);
+  EXPECT_EQ(allocator.take(), 3);
+  EXPECT_EQ(allocator.take(), 0);
+}
+
 TEST(PageAllocatorDeathTest, MisuseDies) {
   PageAllocator pages(1);
   EXPECT_DEATH(pages.drop_ref(0), "page freed twice");

@@ -342,5 +342,22 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
   }
 }
 
+// Finding E3: a turn costs one hash for each prompt that is looked at.
+TEST_F(SchedulerTest, WaitingPromptsOnOneBookCostOneHashEachATurn) {
+  make(700, 8);
+  constexpr int64_t kBook = 500 * kernels::kPageSize;
+  add(make_spec(1, kBook, 1));
+  run_until_done(500);
+  set_slices_per_job(1000);
+  add(make_spec(2, 200, 1, 1 << 24));  // holds the express lane
+  step();
+  for (SequenceId id = 10; id < 42; ++id) add(make_spec(id, kBook + 300, 1));
+  step();
+  EXPECT_EQ(scheduler_->num_waiting(), 31) << "the other lane takes one";
+  const int64_t before = pool_->num_hashes();
+  step();
+  EXPECT_LE(pool_->num_hashes() - before, 32);
+}
+
 }  // namespace
 }  // namespace pbserve::engine

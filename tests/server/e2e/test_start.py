@@ -111,3 +111,21 @@ def test_config_shows_the_values_in_force():
         assert shown["device"]["kv_cache_bytes"] >= info["num_pages"] * info["page_size"]
         if shown["device"]["kind"] == "cpu":
             assert shown["device"]["cpu_threads"] >= 1
+
+
+def test_a_host_tier_brings_evicted_prefixes_back():
+    prompts = [[first + i % 700 for i in range(2000)] for first in (300, 1300, 2300, 3300)]
+    with Server("--max-model-len", "4096", "--set", "device.kv_cache_bytes=20M",
+                "--kv-offload-bytes", "64M") as running:
+        assert "host tier of the KV cache" in running.read_log()
+        shown = requests.get(running.url + "/config", timeout=30).json()
+        assert 63 << 20 < shown["device"]["kv_offload_bytes"] <= 64 << 20
+        answers = [running.complete(prompt) for prompt in prompts]
+        again = running.complete(prompts[0])
+        assert again["choices"][0]["text"] == answers[0]["choices"][0]["text"]
+        cached = again["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert cached == 1920, "15 whole pages"
+        running.wait_until_idle()
+        text = requests.get(running.url + "/metrics", timeout=30).text
+        assert 'kv_cache_tier_hits_total{model_name="demo",tier="host"} 15' in text
+        assert 'kv_cache_tier_copied_pages_total{model_name="demo",tier="device"} 15' in text
