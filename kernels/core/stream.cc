@@ -16,13 +16,11 @@ absl::StatusOr<Stream> Stream::create(Device device, int cpu_threads, Determinis
 }
 
 absl::StatusOr<std::pair<Stream, Stream>> Stream::partition(Device device, int num_sms,
-                                                            SmLayout layout,
                                                             Determinism determinism) {
   if (device.kind != DeviceKind::kCuda) {
     return absl::InvalidArgumentError("the CPU has no multiprocessors to part");
   }
-  ASSIGN_OR_RETURN(const auto handles,
-                   cuda::create_partition(device.index, num_sms, layout, determinism));
+  ASSIGN_OR_RETURN(const auto handles, cuda::create_partition(device.index, num_sms, determinism));
   std::pair<Stream, Stream> streams{Stream(), Stream()};
   streams.first.device_ = streams.second.device_ = device;
   streams.first.handle_ = handles.first;

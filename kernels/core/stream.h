@@ -17,25 +17,17 @@ using CudaHandle = void*;  // of a stream, an event or a graph; opaque outside k
 // GPU gives up some speed of its matrix products for it.
 enum class Determinism : uint8_t { kOff, kOn };
 
-// Which of a GPU's multiprocessors (SMs) the first stream of a partition has. Those of one cluster
-// (GPC) share one way to the memory.
-enum class SmLayout : uint8_t {
-  kTogether,  // neighbours
-  kGroups,    // the smallest groups that the GPU schedules together, from all over it
-  kPairs,     // pairs from all over it: clusters of more than two blocks may not find a place
-};
-
 class Stream {
  public:
   static absl::StatusOr<Stream> create(Device device, int cpu_threads,
                                        Determinism determinism = Determinism::kOff);
 
-  // Two streams of one GPU that run side by side: the first has `num_sms` of its SMs to itself,
-  // rounded up to what the GPU can part, the second the others. Buffers, events and the GPU's other
-  // streams know no difference. kInvalidArgument: no such number of SMs, or no GPU. kUnavailable:
-  // the driver has no partitions.
+  // Two streams of one GPU that run side by side: the first has `num_sms` of its multiprocessors
+  // (SMs) to itself, rounded up to what the GPU can part, the second the others. Buffers, events
+  // and the GPU's other streams know no difference. kInvalidArgument: no such number of SMs, or no
+  // GPU. kUnavailable: the driver has no partitions.
   static absl::StatusOr<std::pair<Stream, Stream>> partition(
-      Device device, int num_sms, SmLayout layout, Determinism determinism = Determinism::kOff);
+      Device device, int num_sms, Determinism determinism = Determinism::kOff);
 
   // A stream of a GPU whose kernels start before those that wait in its other streams. What runs is
   // not interrupted.
@@ -93,7 +85,6 @@ namespace cuda {
 absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism);
 absl::StatusOr<CudaHandle> create_urgent_stream(int index, Determinism determinism);
 absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int index, int num_sms,
-                                                                   SmLayout layout,
                                                                    Determinism determinism);
 void destroy_stream(CudaHandle stream);
 int num_sms(CudaHandle stream);

@@ -2,11 +2,9 @@
 
 #include <cuda.h>
 
-#include <algorithm>
 #include <string>
-#include <vector>
+#include <utility>
 
-#include "kernels/core/bits.h"
 #include "kernels/cuda/cuda_check.h"
 
 namespace pbserve::kernels::cuda {
@@ -65,112 +63,47 @@ const absl::StatusOr<Driver>& driver() {
   return kDriver;
 }
 
-using Resources = std::vector<CUdevResource>;
-
-int count_sms(const Resources& resources) {
-  int num_sms = 0;
-  for (const CUdevResource& part : resources) num_sms += static_cast<int>(part.sm.smCount);
-  return num_sms;
+absl::StatusOr<std::unique_ptr<GreenContext>> create_context(CUdevResource part, CUdevice device) {
+  CUdevResourceDesc description = nullptr;
+  RETURN_IF_ERROR(driver()->to_status(driver()->describe(&description, &part, 1),
+                                      "description of a part of the GPU"));
+  CUgreenCtx handle = nullptr;
+  RETURN_IF_ERROR(driver()->to_status(
+      driver()->create(&handle, description, device, CU_GREEN_CTX_DEFAULT_STREAM),
+      "creation of a green context"));
+  return std::make_unique<GreenContext>(handle, static_cast<int>(part.sm.smCount));
 }
 
 }  // namespace
 
-// One split of one GPU.
-class SmSplit {
- public:
-  SmSplit(const Driver& driver, CUdevice device) : driver_(driver), device_(device) {}
-
-  absl::Status run(int num_sms, SmLayout layout);
-  absl::StatusOr<GreenContext::Pair> contexts();
-
- private:
-  absl::Status cut(const CUdevResource& all, unsigned flags, int group_sms, unsigned num_groups);
-  absl::StatusOr<std::unique_ptr<GreenContext>> context(Resources& resources);
-
-  const Driver& driver_;
-  CUdevice device_;
-  Resources groups_;
-  CUdevResource rest_{};
-  Resources first_, second_;
-};
-
-absl::Status SmSplit::cut(const CUdevResource& all, unsigned flags, int group_sms,
-                          unsigned num_groups) {
-  groups_.resize(num_groups);
-  RETURN_IF_ERROR(driver_.to_status(driver_.split(groups_.data(), &num_groups, &all, &rest_, flags,
-                                                  static_cast<unsigned>(group_sms)),
-                                    "split of a GPU"));
-  groups_.resize(num_groups);
-  return absl::OkStatus();
-}
-
-// Together: one group of the wanted size and what remains. Else the GPU is cut into groups as small
-// as can be, of which the first part has every so many.
-absl::Status SmSplit::run(int num_sms, SmLayout layout) {
+absl::StatusOr<GreenContext::Pair> GreenContext::split(int index, int num_sms) {
+  RETURN_IF_ERROR(driver().status());
+  CUdevice device = 0;
+  RETURN_IF_ERROR(driver()->to_status(driver()->device(&device, index), "GPU selection"));
   CUdevResource all{};
-  RETURN_IF_ERROR(driver_.to_status(driver_.resource(device_, &all, CU_DEV_RESOURCE_TYPE_SM),
-                                    "multiprocessors of the GPU"));
+  RETURN_IF_ERROR(driver()->to_status(driver()->resource(device, &all, CU_DEV_RESOURCE_TYPE_SM),
+                                      "multiprocessors of the GPU"));
   const auto total = static_cast<int>(all.sm.smCount);
   if (num_sms < 1 || num_sms >= total) {
     return absl::InvalidArgumentError("a partition of " + std::to_string(num_sms) +
                                       " multiprocessors: must be in [1, " +
                                       std::to_string(total - 1) + "]");
   }
-  if (layout == SmLayout::kTogether) {
-    RETURN_IF_ERROR(cut(all, 0, num_sms, 1));
-    first_ = groups_;
-  } else {
-    const bool is_pairs = layout == SmLayout::kPairs;
-    const int group_sms = is_pairs ? 2 : static_cast<int>(all.sm.minSmPartitionSize);
-    RETURN_IF_ERROR(cut(all, is_pairs ? CU_DEV_SM_RESOURCE_SPLIT_IGNORE_SM_COSCHEDULING : 0,
-                        group_sms, static_cast<unsigned>(total / group_sms)));
-    const size_t num_wanted = ceil_div(static_cast<size_t>(num_sms), size_t(group_sms));
-    for (size_t i = 0; i < groups_.size(); ++i) {
-      const bool is_first = (i + 1) * num_wanted / groups_.size() > i * num_wanted / groups_.size();
-      (is_first ? first_ : second_).push_back(groups_[i]);
-    }
-  }
-  if (rest_.type == CU_DEV_RESOURCE_TYPE_SM && rest_.sm.smCount > 0) second_.push_back(rest_);
-  if (count_sms(first_) < num_sms || second_.empty()) {
+  CUdevResource wanted{};
+  CUdevResource others{};
+  unsigned num_groups = 1;
+  // Without flags a group holds whole clusters: the kernels that run in clusters find a place.
+  RETURN_IF_ERROR(driver()->to_status(
+      driver()->split(&wanted, &num_groups, &all, &others, 0, static_cast<unsigned>(num_sms)),
+      "split of a GPU"));
+  if (num_groups != 1 || others.type != CU_DEV_RESOURCE_TYPE_SM || others.sm.smCount == 0) {
     return absl::InvalidArgumentError(
         "a partition of " + std::to_string(num_sms) + " of " + std::to_string(total) +
         " multiprocessors leaves none for the others: the GPU parts them in groups");
   }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<GreenContext>> SmSplit::context(Resources& resources) {
-  CUdevResourceDesc description = nullptr;
-  RETURN_IF_ERROR(driver_.to_status(
-      driver_.describe(&description, resources.data(), static_cast<unsigned>(resources.size())),
-      "description of a part of the GPU"));
-  CUgreenCtx handle = nullptr;
-  RETURN_IF_ERROR(
-      driver_.to_status(driver_.create(&handle, description, device_, CU_GREEN_CTX_DEFAULT_STREAM),
-                        "creation of a green context"));
-  return std::unique_ptr<GreenContext>(new GreenContext(handle, count_sms(resources)));
-}
-
-// The rest of a split may be aligned otherwise than its groups, and then a driver may refuse to
-// join them: those few SMs stay idle, which num_sms() shows.
-absl::StatusOr<GreenContext::Pair> SmSplit::contexts() {
-  ASSIGN_OR_RETURN(auto first, context(first_));
-  auto second = context(second_);
-  if (!second.ok() && second_.size() > 1 && rest_.sm.smCount > 0) {
-    second_.pop_back();
-    second = context(second_);
-  }
-  RETURN_IF_ERROR(second.status());
-  return GreenContext::Pair(std::move(first), *std::move(second));
-}
-
-absl::StatusOr<GreenContext::Pair> GreenContext::split(int index, int num_sms, SmLayout layout) {
-  RETURN_IF_ERROR(driver().status());
-  CUdevice device = 0;
-  RETURN_IF_ERROR(driver()->to_status(driver()->device(&device, index), "GPU selection"));
-  SmSplit split(*driver(), device);
-  RETURN_IF_ERROR(split.run(num_sms, layout));
-  return split.contexts();
+  ASSIGN_OR_RETURN(auto first, create_context(wanted, device));
+  ASSIGN_OR_RETURN(auto second, create_context(others, device));
+  return Pair(std::move(first), std::move(second));
 }
 
 GreenContext::~GreenContext() { driver()->destroy(static_cast<CUgreenCtx>(handle_)); }

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "kernels/core/status.h"
-#include "kernels/core/stream.h"
 
 namespace pbserve::kernels::cuda {
 
@@ -19,7 +18,9 @@ class GreenContext {
   // The first has `num_sms` SMs, rounded up to what the GPU can part, the second the others.
   // kInvalidArgument: no SM is left for one of them. kUnavailable: the driver has no green
   // contexts, or refuses. REQUIRES: the GPU is the calling thread's.
-  static absl::StatusOr<Pair> split(int index, int num_sms, SmLayout layout);
+  static absl::StatusOr<Pair> split(int index, int num_sms);
+  // Takes over `handle`, a CUgreenCtx of `num_sms` SMs.
+  GreenContext(void* handle, int num_sms) : handle_(handle), num_sms_(num_sms) {}
   ~GreenContext();  // REQUIRES: its streams are gone
   GreenContext(const GreenContext&) = delete;
   GreenContext& operator=(const GreenContext&) = delete;
@@ -28,9 +29,6 @@ class GreenContext {
   absl::StatusOr<cudaStream_t> create_stream() const;
 
  private:
-  GreenContext(void* handle, int num_sms) : handle_(handle), num_sms_(num_sms) {}
-  friend class SmSplit;
-
   void* handle_;  // CUgreenCtx
   int num_sms_;
 };

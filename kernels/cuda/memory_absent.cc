@@ -28,8 +28,7 @@ void fill_zero(void*, size_t, CudaHandle) { die_absent(); }
 
 absl::StatusOr<CudaHandle> create_stream(int, Determinism) { return absent(); }
 absl::StatusOr<CudaHandle> create_urgent_stream(int, Determinism) { return absent(); }
-absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int, int, SmLayout,
-                                                                   Determinism) {
+absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int, int, Determinism) {
   return absent();
 }
 int num_sms(CudaHandle) { die_absent(); }

@@ -77,10 +77,9 @@ absl::StatusOr<CudaHandle> create_urgent_stream(int index, Determinism determini
 }
 
 absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int index, int num_sms,
-                                                                   SmLayout layout,
                                                                    Determinism determinism) {
   RETURN_IF_ERROR(to_status(cudaSetDevice(index), "GPU selection"));
-  ASSIGN_OR_RETURN(GreenContext::Pair parts, GreenContext::split(index, num_sms, layout));
+  ASSIGN_OR_RETURN(GreenContext::Pair parts, GreenContext::split(index, num_sms));
   ASSIGN_OR_RETURN(CudaHandle first, create_on(index, std::move(parts.first), determinism));
   auto second = create_on(index, std::move(parts.second), determinism);
   if (!second.ok()) {

@@ -23,11 +23,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using kernels::rounded;
-using kernels::SmLayout;
 using kernels::Stream;
 
 struct Options {
-  std::vector<std::string> splits = {"16", "8", "24", "16p", "24p", "16g", "32"};
+  std::vector<int> splits = {16, 8, 24, 32};
   std::vector<std::string> loads = {"16x4000", "1x1024", "64x8192"};
   std::vector<std::string> kinds = {"dense", "pbs"};
   std::vector<double> slices = {10, 15, 25};
@@ -42,7 +41,7 @@ struct Options {
   bool is_quick = false;
 
   void make_quick() {
-    splits = {"16", "8", "24", "16p"};
+    splits = {16, 8, 24};
     loads = {"16x4000"};
     slices = {10, 15, 25};
     paced = {100};
@@ -57,20 +56,6 @@ DecodeLoad load_of(const std::string& text) {
   const DecodeLoad load{std::stoi(text.substr(0, by)), std::stol(text.substr(by + 1))};
   check(load.num_rows > 0 && load.context > 0, "a load without rows or tokens: " + text);
   return load;
-}
-
-// "16": 16 SMs that lie together, "16g": in groups, "16p": in pairs.
-struct Split {
-  std::string name;
-  int num_sms;
-  SmLayout layout;
-};
-
-Split split_of(const std::string& text) {
-  const SmLayout layout = text.ends_with('p')   ? SmLayout::kPairs
-                          : text.ends_with('g') ? SmLayout::kGroups
-                                                : SmLayout::kTogether;
-  return {text, std::stoi(text), layout};
 }
 
 class Bench {
@@ -100,7 +85,7 @@ class Bench {
   bool is_pbs(size_t kind) const { return options_.kinds[kind] == "pbs"; }
   Way measure_alone(const std::string& name, PrefillSide& prefill, DecodeSide& decode);
   void share(const std::string& name, const Stream& prefill, const Stream& decode);
-  void partition(const Split& split);
+  void partition(int num_sms);
   void take_turns(PrefillSide& prefill, DecodeSide& decode);
   void report(const Way& way, size_t kind, size_t load, const Interference& result);
   static void report_error(const std::string& way, const absl::Status& status);
@@ -200,18 +185,17 @@ void Bench::report_error(const std::string& way, const absl::Status& status) {
   std::printf("%s\n", Json({{"way", way}, {"error", status.ToString()}}).dump().c_str());
 }
 
-void Bench::partition(const Split& split) {
-  if (is_late("partition " + split.name)) return;
-  auto streams = Stream::partition(stream_.device(), split.num_sms, split.layout);
-  if (!streams.ok()) {
-    return report_error("split " + split.name, streams.status());
-  }
+void Bench::partition(int num_sms) {
+  const std::string name = "split " + std::to_string(num_sms);
+  if (is_late(name)) return;
+  auto streams = Stream::partition(stream_.device(), num_sms);
+  if (!streams.ok()) return report_error(name, streams.status());
   const auto& [decode, prefill] = *streams;
-  const Json probe{{"way", "split " + split.name},
+  const Json probe{{"way", name},
                    {"sms_of_decode", test::sms_of(decode)},
                    {"num_seen_of_prefill", test::sms_of(prefill).size()}};
   std::printf("%s\n", probe.dump().c_str());
-  share("split " + split.name, prefill, decode);
+  share(name, prefill, decode);
 }
 
 void Bench::take_turns(PrefillSide& prefill, DecodeSide& decode) {
@@ -240,7 +224,7 @@ void Bench::run() {
     whole_ = measure_alone("whole", prefill, decode);
     take_turns(prefill, decode);
   }
-  for (const std::string& text : options_.splits) partition(split_of(text));
+  for (const int num_sms : options_.splits) partition(num_sms);
   if (options_.has_priorities && !is_late("priorities")) {
     auto urgent = Stream::create_urgent(stream_.device());
     if (urgent.ok()) {
@@ -278,9 +262,7 @@ int run(int argc, char** argv) {
   if (is_quick) options.make_quick();  // before the parse: other flags win over it
   CLI::App app("Prefill and decode at once on one GPU; JSON lines, then a table");
   app.add_flag("--quick", options.is_quick, "fewer splits, loads and runs, within 40 s");
-  app.add_option("--splits", options.splits,
-                 "SMs of decode: 16 = together, 16g = in groups, 16p = in pairs from all over")
-      ->delimiter(',');
+  app.add_option("--splits", options.splits, "SMs of decode")->delimiter(',');
   app.add_option("--loads", options.loads, "of decode, ROWSxTOKENS; the first takes turns too")
       ->delimiter(',');
   app.add_option("--kinds", options.kinds, "of the job: dense,pbs")

@@ -150,8 +150,7 @@ TEST(DeviceBuffer, NamesTheBytesItCannotGet) {
 }
 
 TEST(Stream, TheCpuHasNoPartsAndNoPriorities) {
-  EXPECT_EQ(Stream::partition(Device{}, 16, SmLayout::kTogether).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Stream::partition(Device{}, 16).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Stream::create_urgent(Device{}).status().code(), absl::StatusCode::kInvalidArgument);
   const auto stream = Stream::create(Device{}, 1);
   ASSERT_TRUE(stream.ok()) << stream.status();

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <iterator>
 #include <memory>
-#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -24,11 +23,10 @@ namespace {
 using kernels::Event;
 using kernels::LinearWeight;
 using kernels::PrefillSegment;
-using kernels::SmLayout;
 
-constexpr int kSms = 16;
+constexpr int kSms = 16;  // whole groups on Hopper
 
-class PartitionTest : public ::testing::TestWithParam<SmLayout> {
+class PartitionTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto choice = kernels::choose_device("cuda");
@@ -37,7 +35,7 @@ class PartitionTest : public ::testing::TestWithParam<SmLayout> {
     auto whole = Stream::create(device_, 0);
     ASSERT_TRUE(whole.ok()) << whole.status();
     whole_ = std::make_unique<Stream>(*std::move(whole));
-    auto parts = Stream::partition(device_, kSms, GetParam());
+    auto parts = Stream::partition(device_, kSms);
     ASSERT_TRUE(parts.ok()) << parts.status();
     parts_ = std::make_unique<std::pair<Stream, Stream>>(*std::move(parts));
   }
@@ -61,25 +59,13 @@ class PartitionTest : public ::testing::TestWithParam<SmLayout> {
   std::unique_ptr<Stream> whole_;
   std::unique_ptr<std::pair<Stream, Stream>> parts_;
 };
-std::string layout_name(const ::testing::TestParamInfo<SmLayout>& layout) {
-  constexpr const char* kNames[] = {"together", "groups", "pairs"};
-  return kNames[static_cast<size_t>(layout.param)];
-}
-INSTANTIATE_TEST_SUITE_P(Layouts, PartitionTest,
-                         ::testing::Values(SmLayout::kTogether, SmLayout::kGroups,
-                                           SmLayout::kPairs),
-                         layout_name);
 
-TEST_P(PartitionTest, EveryPartKeepsToItsMultiprocessors) {
+TEST_F(PartitionTest, EveryPartKeepsToItsMultiprocessors) {
   const int total = whole_->num_sms();
   EXPECT_EQ(static_cast<int>(sms_of(*whole_).size()), total);
   const auto& [first, second] = *parts_;
-  EXPECT_EQ(first.num_sms(), kSms);  // whole groups on Hopper
-  EXPECT_LE(first.num_sms() + second.num_sms(), total);
-  // Of a GPU cut into groups a rest may be left that a driver joins with none.
-  if (GetParam() != SmLayout::kGroups) {
-    EXPECT_EQ(first.num_sms() + second.num_sms(), total);
-  }
+  EXPECT_EQ(first.num_sms(), kSms);
+  EXPECT_EQ(first.num_sms() + second.num_sms(), total);
   const std::vector<int> of_first = sms_of(first);
   const std::vector<int> of_second = sms_of(second);
   EXPECT_EQ(static_cast<int>(of_first.size()), first.num_sms());
@@ -89,7 +75,7 @@ TEST_P(PartitionTest, EveryPartKeepsToItsMultiprocessors) {
   EXPECT_TRUE(common.empty()) << common.size() << " SMs in both parts";
 }
 
-TEST_P(PartitionTest, AGraphKeepsToThePartItWasRecordedOn) {
+TEST_F(PartitionTest, AGraphKeepsToThePartItWasRecordedOn) {
   constexpr size_t kBytes = kSmsMax * sizeof(int32_t);
   const DeviceTensor seen(tensor_of(std::vector<int32_t>(kSmsMax)), parts_->first);
   probe_sms(seen.view(), parts_->first);
@@ -107,15 +93,15 @@ TEST_P(PartitionTest, AGraphKeepsToThePartItWasRecordedOn) {
   EXPECT_EQ(sms, expected);
 }
 
-TEST_P(PartitionTest, NoSuchNumberOfMultiprocessorsIsRefused) {
+TEST_F(PartitionTest, NoSuchNumberOfMultiprocessorsIsRefused) {
   for (const int num_sms : {-1, 0, whole_->num_sms(), whole_->num_sms() + 1}) {
-    const auto parts = Stream::partition(device_, num_sms, GetParam());
+    const auto parts = Stream::partition(device_, num_sms);
     EXPECT_EQ(parts.status().code(), absl::StatusCode::kInvalidArgument) << num_sms;
   }
 }
 
 // The first part works for some milliseconds and then writes; the other copies what it wrote.
-TEST_P(PartitionTest, AnEventOfOnePartHoldsTheOther) {
+TEST_F(PartitionTest, AnEventOfOnePartHoldsTheOther) {
   const auto& [first, second] = *parts_;
   const DeviceTensor values(tensor_of(std::vector<int32_t>(kSmsMax)), first);
   first.synchronize();
@@ -143,7 +129,7 @@ HostTensor run_linear(const HostTensor& x, const HostTensor& w, const Stream& st
   return y.read();
 }
 
-TEST_P(PartitionTest, LinearMatchesTheReference) {
+TEST_F(PartitionTest, LinearMatchesTheReference) {
   for (const auto& [rows, num_out, num_in] :
        {std::tuple{1, 1032, 512}, {16, 512, 2048}, {129, 256, 1024}, {1200, 256, 136}}) {
     SCOPED_TRACE(testing::Message() << rows << " x " << num_out << " x " << num_in);
@@ -175,7 +161,7 @@ HostTensor run_swiglu(const HostTensor& x, const HostTensor& w, const Stream& st
 // Rows enough for the kernel of clusters, whose tiles are the same on any number of SMs. Against
 // the reference: both factors may be rounded before they are joined, and the result is (see
 // swiglu_test).
-TEST_P(PartitionTest, SwigluHasTheBitsOfTheWholeGpu) {
+TEST_F(PartitionTest, SwigluHasTheBitsOfTheWholeGpu) {
   constexpr int64_t kWidth = 264, kNumIn = 96;
   for (const int64_t rows : {513, 2304}) {
     const Product p = product(rows, 2 * kWidth, kNumIn);
@@ -197,7 +183,7 @@ TEST_P(PartitionTest, SwigluHasTheBitsOfTheWholeGpu) {
 
 constexpr AttentionShape kShapes[] = {{6, 2, 64, DType::kBF16}, {8, 2, 128, DType::kBF16}};
 
-TEST_P(PartitionTest, PrefillAttentionMatchesTheReferenceAndTheWholeGpu) {
+TEST_F(PartitionTest, PrefillAttentionMatchesTheReferenceAndTheWholeGpu) {
   constexpr int32_t kLen = 700;
   for (const AttentionShape& shape : kShapes) {
     SCOPED_TRACE(shape.name());
@@ -221,7 +207,7 @@ TEST_P(PartitionTest, PrefillAttentionMatchesTheReferenceAndTheWholeGpu) {
   }
 }
 
-TEST_P(PartitionTest, DecodeAttentionMatchesTheReferenceAndTheWholeGpu) {
+TEST_F(PartitionTest, DecodeAttentionMatchesTheReferenceAndTheWholeGpu) {
   constexpr int32_t kLens[] = {1, 129, 4000, 700, 64};
   for (const AttentionShape& shape : kShapes) {
     SCOPED_TRACE(shape.name());
@@ -256,7 +242,7 @@ TEST_P(PartitionTest, DecodeAttentionMatchesTheReferenceAndTheWholeGpu) {
 }
 
 // All steps of PBS, among them one of clusters that are not persistent.
-TEST_P(PartitionTest, PbsMatchesTheReferenceAndTheWholeGpu) {
+TEST_F(PartitionTest, PbsMatchesTheReferenceAndTheWholeGpu) {
   constexpr AttentionShape kShape{4, 2, 128, DType::kBF16};
   const PbsJob job = job_of(1024, 3072);
   const auto run = [&](const Stream& stream) {
