@@ -3,12 +3,18 @@
 // streams merely overlap. Llama-3.1-8B with random weights and random K/V in the pages, 8,192 rows
 // of prefill at position 99,328, dense and with PBS at a forced density.
 //
-// A JSON line for each measurement as it is made, then all of them as a table (lines that begin
-// with '#'). "loss" is the job's time over its time alone on the whole GPU, less one.
+// A JSON line for each measurement as it is made, then those of a way to share as a table (lines
+// that begin with '#'). "loss" is the job's time over its time alone on the whole GPU, less one,
+// both measured by one process.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -26,6 +32,7 @@ using kernels::rounded;
 using kernels::Stream;
 
 struct Options {
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   std::vector<int> splits = {16, 8, 24, 32};
   std::vector<std::string> loads = {"16x4000", "1x1024", "64x8192"};
   std::vector<std::string> kinds = {"dense", "pbs"};
@@ -47,6 +54,14 @@ struct Options {
     paced = {100};
     budget_s = 40;
   }
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  bool is_late(const std::string& what) const {
+    if (seconds() < budget_s) return false;
+    std::fprintf(stderr, "%s: left out, %.0f s are over\n", what.c_str(), budget_s);
+    return true;
+  }
 };
 
 DecodeLoad load_of(const std::string& text) {
@@ -58,14 +73,22 @@ DecodeLoad load_of(const std::string& text) {
   return load;
 }
 
+void report_error(const std::string& way, const std::string& error) {
+  std::printf("%s\n", Json({{"way", way}, {"error", error}}).dump().c_str());
+}
+
 class Bench {
  public:
   Bench(const Options& options, Stream stream)
       : options_(options), stream_(std::move(stream)), shape_(make_shape()), rig_(shape_, stream_) {
-    std::fprintf(stderr, "ready after %.1f s\n", seconds());
+    std::fprintf(stderr, "ready after %.1f s\n", options_.seconds());
   }
 
-  void run();
+  // Ways to share. Each measures first what runs alone on the whole GPU.
+  void take_turns();
+  void partition(int num_sms);
+  void prioritize();
+  void print_table() const;
 
  private:
   // Of one way to share the GPU; a job's times by kind, steps' by load.
@@ -78,21 +101,14 @@ class Bench {
   };
 
   RigShape make_shape() const;
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-  bool is_late(const std::string& what) const;
   bool is_pbs(size_t kind) const { return options_.kinds[kind] == "pbs"; }
   Way measure_alone(const std::string& name, PrefillSide& prefill, DecodeSide& decode);
+  void measure_whole();
   void share(const std::string& name, const Stream& prefill, const Stream& decode);
-  void partition(int num_sms);
-  void take_turns(PrefillSide& prefill, DecodeSide& decode);
+  void take_turns(size_t kind, PrefillSide& prefill, DecodeSide& decode);
   void report(const Way& way, size_t kind, size_t load, const Interference& result);
-  static void report_error(const std::string& way, const absl::Status& status);
-  void print_table() const;
 
   const Options& options_;
-  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   Stream stream_;
   RigShape shape_;
   Rig rig_;
@@ -110,12 +126,6 @@ RigShape Bench::make_shape() const {
   shape.loads = loads_that_fit(shape, stream_.device());
   check(!shape.loads.empty(), "no load fits the device");
   return shape;
-}
-
-bool Bench::is_late(const std::string& what) const {
-  if (seconds() < options_.budget_s) return false;
-  std::fprintf(stderr, "%s: left out, %.0f s are over\n", what.c_str(), options_.budget_s);
-  return true;
 }
 
 Json steps_json(const StepTimes& steps) {
@@ -175,21 +185,23 @@ void Bench::share(const std::string& name, const Stream& prefill_stream,
   for (size_t load = 0; load < shape_.loads.size(); ++load) {
     const DecodeRows rows = Rig::rows(shape_.loads[load]);
     for (size_t kind = 0; kind < options_.kinds.size(); ++kind) {
-      if (is_late(name + " " + shape_.loads[load].name())) return;
+      if (options_.is_late(name + " " + shape_.loads[load].name())) return;
       report(way, kind, load, at_once(prefill, decode, rows, is_pbs(kind)));
     }
   }
 }
 
-void Bench::report_error(const std::string& way, const absl::Status& status) {
-  std::printf("%s\n", Json({{"way", way}, {"error", status.ToString()}}).dump().c_str());
+void Bench::measure_whole() {
+  PrefillSide prefill(rig_, stream_);
+  DecodeSide decode(rig_, stream_);
+  whole_ = measure_alone("whole", prefill, decode);
 }
 
 void Bench::partition(int num_sms) {
   const std::string name = "split " + std::to_string(num_sms);
-  if (is_late(name)) return;
+  measure_whole();
   auto streams = Stream::partition(stream_.device(), num_sms);
-  if (!streams.ok()) return report_error(name, streams.status());
+  if (!streams.ok()) return report_error(name, streams.status().ToString());
   const auto& [decode, prefill] = *streams;
   const Json probe{{"way", name},
                    {"sms_of_decode", test::sms_of(decode)},
@@ -198,46 +210,39 @@ void Bench::partition(int num_sms) {
   share(name, prefill, decode);
 }
 
-void Bench::take_turns(PrefillSide& prefill, DecodeSide& decode) {
-  Way way = whole_;
-  for (size_t kind = 0; kind < options_.kinds.size(); ++kind) {
-    const PassCosts costs = pass_costs(prefill, is_pbs(kind));
-    const size_t load = 0;
-    const DecodeRows rows = Rig::rows(shape_.loads[load]);
-    for (const double slice_ms : options_.slices) {
-      way.name = "slices " + std::to_string(static_cast<int>(slice_ms));
-      if (is_late(way.name)) return;
-      report(way, kind, load, in_slices(prefill, decode, rows, is_pbs(kind), slice_ms, costs));
-    }
-    for (const double slice_ms : options_.paced) {
-      way.name = "paced " + std::to_string(static_cast<int>(slice_ms));
-      if (is_late(way.name)) return;
-      report(way, kind, load, paced(prefill, decode, rows, is_pbs(kind), slice_ms));
-    }
-  }
+void Bench::prioritize() {
+  measure_whole();
+  auto urgent = Stream::create_urgent(stream_.device());
+  if (!urgent.ok()) return report_error("priorities", urgent.status().ToString());
+  share("priorities", stream_, *urgent);
 }
 
-void Bench::run() {
-  {
-    PrefillSide prefill(rig_, stream_);
-    DecodeSide decode(rig_, stream_);
-    whole_ = measure_alone("whole", prefill, decode);
-    take_turns(prefill, decode);
+void Bench::take_turns() {
+  PrefillSide prefill(rig_, stream_);
+  DecodeSide decode(rig_, stream_);
+  whole_ = measure_alone("whole", prefill, decode);
+  for (size_t kind = 0; kind < options_.kinds.size(); ++kind) take_turns(kind, prefill, decode);
+}
+
+void Bench::take_turns(size_t kind, PrefillSide& prefill, DecodeSide& decode) {
+  constexpr size_t kLoad = 0;
+  const DecodeRows rows = Rig::rows(shape_.loads[kLoad]);
+  const PassCosts costs = pass_costs(prefill, is_pbs(kind));
+  Way way = whole_;
+  for (const double slice_ms : options_.slices) {
+    way.name = "slices " + std::to_string(static_cast<int>(slice_ms));
+    if (options_.is_late(way.name)) return;
+    report(way, kind, kLoad, in_slices(prefill, decode, rows, is_pbs(kind), slice_ms, costs));
   }
-  for (const int num_sms : options_.splits) partition(num_sms);
-  if (options_.has_priorities && !is_late("priorities")) {
-    auto urgent = Stream::create_urgent(stream_.device());
-    if (urgent.ok()) {
-      share("priorities", stream_, *urgent);
-    } else {
-      report_error("priorities", urgent.status());
-    }
+  for (const double slice_ms : options_.paced) {
+    way.name = "paced " + std::to_string(static_cast<int>(slice_ms));
+    if (options_.is_late(way.name)) return;
+    report(way, kind, kLoad, paced(prefill, decode, rows, is_pbs(kind), slice_ms));
   }
-  print_table();
-  std::fprintf(stderr, "done after %.1f s\n", seconds());
 }
 
 void Bench::print_table() const {
+  if (lines_.empty()) return;
   std::printf("# %-11s %7s %-5s %-8s | %7s %7s %7s %7s %7s %5s | %7s %7s %7s %6s\n", "way",
               "SMs p/d", "job", "load", "step132", "alone", "p50", "p99", "max", "steps", "job132",
               "alone", "job", "loss%");
@@ -255,12 +260,56 @@ void Bench::print_table() const {
   }
 }
 
+// In a process of its own: where one dies, as of a product that the library cannot launch on a part
+// of the GPU, the other ways are measured all the same. False if it died. REQUIRES: this process
+// uses no GPU.
+bool run_apart(const std::string& name, const Options& options,
+               const std::function<void(Bench&)>& way) {
+  if (options.is_late(name)) return true;
+  const pid_t child = fork();
+  check(child >= 0, "no process for " + name);
+  if (child == 0) {
+    const auto choice = kernels::choose_device(options.device);
+    check(choice.ok(), choice.status().ToString());
+    auto stream = Stream::create(choice->device, 0);
+    check(stream.ok(), stream.status().ToString());
+    {
+      Bench bench(options, *std::move(stream));
+      way(bench);
+      bench.print_table();
+    }
+    std::exit(0);
+  }
+  int status = 0;
+  check(waitpid(child, &status, 0) == child, "lost the process of " + name);
+  if (WIFSIGNALED(status)) {
+    report_error(name, "died of signal " + std::to_string(WTERMSIG(status)) + ", see stderr");
+  } else if (WEXITSTATUS(status) != 0) {
+    report_error(name, "exited with " + std::to_string(WEXITSTATUS(status)) + ", see stderr");
+  }
+  return status == 0;
+}
+
+// False if a way died.
+bool run_all(const Options& options) {
+  bool all_ran = run_apart("turns", options, [](Bench& bench) { bench.take_turns(); });
+  for (const int num_sms : options.splits) {
+    all_ran &= run_apart("split " + std::to_string(num_sms), options,
+                         [=](Bench& bench) { bench.partition(num_sms); });
+  }
+  if (options.has_priorities) {
+    all_ran &= run_apart("priorities", options, [](Bench& bench) { bench.prioritize(); });
+  }
+  std::fprintf(stderr, "done after %.1f s\n", options.seconds());
+  return all_ran;
+}
+
 int run(int argc, char** argv) {
   Options options;
   bool is_quick = false;
   for (int i = 1; i < argc; ++i) is_quick |= std::string(argv[i]) == "--quick";
   if (is_quick) options.make_quick();  // before the parse: other flags win over it
-  CLI::App app("Prefill and decode at once on one GPU; JSON lines, then a table");
+  CLI::App app("Prefill and decode at once on one GPU; JSON lines and tables");
   app.add_flag("--quick", options.is_quick, "fewer splits, loads and runs, within 40 s");
   app.add_option("--splits", options.splits, "SMs of decode")->delimiter(',');
   app.add_option("--loads", options.loads, "of decode, ROWSxTOKENS; the first takes turns too")
@@ -295,13 +344,8 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   check(options.position % 1024 == 0 && options.num_rows % 1024 == 0,
         "--position and --rows: multiples of 1,024, the span of PBS");
-  const auto choice = kernels::choose_device(options.device);
-  check(choice.ok(), choice.status().ToString());
-  auto stream = Stream::create(choice->device, 0);
-  check(stream.ok(), stream.status().ToString());
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  Bench(options, *std::move(stream)).run();
-  return 0;
+  return run_all(options) ? 0 : 1;
 }
 
 }  // namespace
