@@ -15,6 +15,29 @@ absl::StatusOr<Stream> Stream::create(Device device, int cpu_threads, Determinis
   return stream;
 }
 
+absl::StatusOr<std::pair<Stream, Stream>> Stream::partition(Device device, int num_sms,
+                                                            Determinism determinism) {
+  if (device.kind != DeviceKind::kCuda) {
+    return absl::InvalidArgumentError("the CPU has no multiprocessors to part");
+  }
+  ASSIGN_OR_RETURN(const auto handles, cuda::create_partition(device.index, num_sms, determinism));
+  std::pair<Stream, Stream> streams{Stream(), Stream()};
+  streams.first.device_ = streams.second.device_ = device;
+  streams.first.handle_ = handles.first;
+  streams.second.handle_ = handles.second;
+  return streams;
+}
+
+absl::StatusOr<Stream> Stream::create_urgent(Device device, Determinism determinism) {
+  if (device.kind != DeviceKind::kCuda) {
+    return absl::InvalidArgumentError("the CPU has one stream at a time: none is urgent");
+  }
+  Stream stream;
+  stream.device_ = device;
+  ASSIGN_OR_RETURN(stream.handle_, cuda::create_urgent_stream(device.index, determinism));
+  return stream;
+}
+
 Stream::Stream(Stream&& other) noexcept
     : device_(other.device_),
       handle_(std::exchange(other.handle_, nullptr)),
@@ -30,6 +53,8 @@ Stream& Stream::operator=(Stream&& other) noexcept {
 Stream::~Stream() {
   if (handle_ != nullptr) cuda::destroy_stream(handle_);
 }
+
+int Stream::num_sms() const { return is_cuda() ? cuda::num_sms(handle_) : 0; }
 
 void Stream::synchronize() const {
   if (is_cuda()) cuda::synchronize(handle_);
@@ -60,6 +85,10 @@ void Event::record(const Stream& stream) {
   } else {
     time_ = std::chrono::steady_clock::now();
   }
+}
+
+void Event::hold(const Stream& stream) const {
+  if (handle_ != nullptr) cuda::hold_stream(stream.handle(), handle_);
 }
 
 bool Event::is_reached() const { return handle_ == nullptr || cuda::is_event_reached(handle_); }

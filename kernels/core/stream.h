@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <utility>
 
 #include "kernels/core/device.h"
 #include "kernels/core/thread_pool.h"
@@ -20,6 +21,19 @@ class Stream {
  public:
   static absl::StatusOr<Stream> create(Device device, int cpu_threads,
                                        Determinism determinism = Determinism::kOff);
+
+  // Two streams of one GPU that run side by side: the first has `num_sms` of its multiprocessors
+  // (SMs) to itself, rounded up to what the GPU can part, the second the others. Buffers, events
+  // and the GPU's other streams know no difference. kInvalidArgument: no such number of SMs, or no
+  // GPU. kUnavailable: the driver has no partitions.
+  static absl::StatusOr<std::pair<Stream, Stream>> partition(
+      Device device, int num_sms, Determinism determinism = Determinism::kOff);
+
+  // A stream of a GPU whose kernels start before those that wait in its other streams. What runs is
+  // not interrupted.
+  static absl::StatusOr<Stream> create_urgent(Device device,
+                                              Determinism determinism = Determinism::kOff);
+
   Stream(Stream&&) noexcept;
   Stream& operator=(Stream&&) noexcept;
   ~Stream();
@@ -27,6 +41,7 @@ class Stream {
   bool is_cuda() const { return device_.kind == DeviceKind::kCuda; }
   Device device() const { return device_; }
   CudaHandle handle() const { return handle_; }
+  int num_sms() const;                         // that its kernels run on; 0 on the CPU
   ThreadPool& pool() const { return *pool_; }  // REQUIRES: !is_cuda()
 
   void synchronize() const;
@@ -53,6 +68,8 @@ class Event {
   ~Event();
 
   void record(const Stream& stream);
+  // What is queued on `stream` from now on, any stream of the device, runs after the last record.
+  void hold(const Stream& stream) const;
   bool is_reached() const;  // the last record
   void wait() const;        // blocks the calling thread until the last record is reached
   // Device time between two marks. REQUIRES: both were recorded and reached.
@@ -66,12 +83,17 @@ class Event {
 // What the CUDA backend provides; only stream.cc calls it.
 namespace cuda {
 absl::StatusOr<CudaHandle> create_stream(int index, Determinism determinism);
+absl::StatusOr<CudaHandle> create_urgent_stream(int index, Determinism determinism);
+absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int index, int num_sms,
+                                                                   Determinism determinism);
 void destroy_stream(CudaHandle stream);
+int num_sms(CudaHandle stream);
 void synchronize(CudaHandle stream);
 void bind_thread(CudaHandle stream);
 CudaHandle create_event();
 void destroy_event(CudaHandle event);
 void record_event(CudaHandle event, CudaHandle stream);
+void hold_stream(CudaHandle stream, CudaHandle event);
 bool is_event_reached(CudaHandle event);
 void wait_event(CudaHandle event);
 double ms_between(CudaHandle earlier, CudaHandle later);

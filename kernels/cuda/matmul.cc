@@ -71,6 +71,7 @@ struct Matmul::Impl {
   cublasLtHandle_t handle = nullptr;
   void* workspace = nullptr;
   bool is_deterministic = false;
+  int32_t num_sms = 0;  // that products are made for; 0 = all
   std::map<Problem, Plan> plans;
 
   Impl() = default;
@@ -199,6 +200,11 @@ Plan Matmul::Impl::make_plan(const Problem& problem, const LinearArgs& args) con
   check_lt(lt.operation_set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                             sizeof(transposed)),
            args);
+  if (num_sms > 0) {
+    check_lt(lt.operation_set(plan.operation, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &num_sms,
+                              sizeof(num_sms)),
+             args);
+  }
   check_lt(lt.layout_create(&plan.w, type, num_in, num_out, problem.num_in), args);
   check_lt(lt.layout_create(&plan.x, type, num_in, num_rows, problem.num_in), args);
   check_lt(lt.layout_create(&plan.y, cuda_type(problem.y_type), num_out, num_rows, problem.num_out),
@@ -223,10 +229,11 @@ const Plan& Matmul::Impl::plan_of(const LinearArgs& args) {
 Matmul::Matmul(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Matmul::~Matmul() = default;
 
-absl::StatusOr<std::unique_ptr<Matmul>> Matmul::create(Determinism determinism) {
+absl::StatusOr<std::unique_ptr<Matmul>> Matmul::create(Determinism determinism, int num_sms) {
   auto impl = std::make_unique<Impl>();
   ASSIGN_OR_RETURN(impl->lt, load_cublas_lt());
   impl->is_deterministic = determinism == Determinism::kOn;
+  if (!impl->is_deterministic) impl->num_sms = num_sms;
   const cublasStatus_t status = impl->lt.create(&impl->handle);
   if (status != CUBLAS_STATUS_SUCCESS) {
     return absl::UnavailableError(std::string("cuBLASLt does not start: ") +

@@ -16,8 +16,9 @@ namespace pbserve::kernels::cuda {
 class Matmul {
  public:
   // Takes the workspace that all products share. kUnavailable: the library is missing; says where
-  // it was looked for. With Determinism::kOn a weight uses one algorithm for every number of rows.
-  static absl::StatusOr<std::unique_ptr<Matmul>> create(Determinism determinism);
+  // it was looked for. With Determinism::kOn a weight uses one algorithm for every number of rows,
+  // on every stream; else algorithms are chosen for `num_sms` multiprocessors, 0 = the GPU's.
+  static absl::StatusOr<std::unique_ptr<Matmul>> create(Determinism determinism, int num_sms);
   ~Matmul();
 
   // y = x W^T + b on the stream; the weight is row-major [N, K].

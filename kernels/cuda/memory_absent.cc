@@ -28,12 +28,18 @@ void copy_to_host(void*, const void*, size_t, CudaHandle) { die_absent(); }
 void fill_zero(void*, size_t, CudaHandle) { die_absent(); }
 
 absl::StatusOr<CudaHandle> create_stream(int, Determinism) { return absent(); }
+absl::StatusOr<CudaHandle> create_urgent_stream(int, Determinism) { return absent(); }
+absl::StatusOr<std::pair<CudaHandle, CudaHandle>> create_partition(int, int, Determinism) {
+  return absent();
+}
+int num_sms(CudaHandle) { die_absent(); }
 void destroy_stream(CudaHandle) { die_absent(); }
 void synchronize(CudaHandle) { die_absent(); }
 void bind_thread(CudaHandle) { die_absent(); }
 CudaHandle create_event() { die_absent(); }
 void destroy_event(CudaHandle) { die_absent(); }
 void record_event(CudaHandle, CudaHandle) { die_absent(); }
+void hold_stream(CudaHandle, CudaHandle) { die_absent(); }
 bool is_event_reached(CudaHandle) { die_absent(); }
 void wait_event(CudaHandle) { die_absent(); }
 double ms_between(CudaHandle, CudaHandle) { die_absent(); }

@@ -9,16 +9,18 @@
 
 namespace pbserve::kernels::cuda {
 
-class Matmul;  // cuBLASLt: handle, workspace, chosen algorithms (matmul.h)
+class GreenContext;  // a part of a GPU (green_context.h)
+class Matmul;        // cuBLASLt: handle, workspace, chosen algorithms (matmul.h)
 
 struct StreamState {
   cudaStream_t stream = nullptr;
   int device_index = 0;
-  int num_sms = 0;
+  int num_sms = 0;  // that its kernels run on
   std::unique_ptr<Matmul> matmul;
   // On the device, zero between launches; a kernel that counts sets its counters back.
   int32_t* counters = nullptr;  // [kNumCounters]
   static constexpr int kNumCounters = 16;
+  std::unique_ptr<GreenContext> part;  // null: the whole GPU
 
   StreamState();
   ~StreamState();

@@ -149,6 +149,18 @@ TEST(DeviceBuffer, NamesTheBytesItCannotGet) {
             std::string::npos);
 }
 
+TEST(Stream, TheCpuHasNoPartsAndNoPriorities) {
+  EXPECT_EQ(Stream::partition(Device{}, 16).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Stream::create_urgent(Device{}).status().code(), absl::StatusCode::kInvalidArgument);
+  const auto stream = Stream::create(Device{}, 1);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  EXPECT_EQ(stream->num_sms(), 0);
+  Event event(*stream);
+  event.record(*stream);
+  event.hold(*stream);  // what comes after is after it anyway
+  EXPECT_TRUE(event.is_reached());
+}
+
 TEST(Stream, CopiesAndFillsAtOnceOnTheCpu) {
   const auto stream = Stream::create({}, 2);
   ASSERT_TRUE(stream.ok());
