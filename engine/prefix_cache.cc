@@ -26,6 +26,11 @@ PrefixCache::PrefixCache(int32_t num_pages, int32_t num_buckets)
       buckets_(num_buckets > 0 ? num_buckets : std::bit_ceil(static_cast<uint32_t>(num_pages) + 1),
                kNone) {}
 
+void PrefixCache::set_listener(CacheListener* listener) {
+  check_eq(num_entries_, 0, "pages cached before their listener came");
+  listener_ = listener;
+}
+
 std::vector<int32_t> PrefixCache::find(std::string_view root,
                                        std::span<const int32_t> tokens) const {
   std::vector<int32_t> pages;
@@ -92,6 +97,7 @@ int32_t PrefixCache::evict() {
   remove_from_list(page);
   remove_from_bucket(page);
   Entry& entry = entries_[page];
+  if (listener_) listener_->on_removed(entry.root->first, entry.hash, CacheTier::kDevice);
   if (entry.parent == kNone && --entry.root->second.num_children == 0) roots_.erase(entry.root);
   entry = Entry{};
   --num_entries_;
@@ -140,6 +146,9 @@ void PrefixCache::add(int32_t page, int32_t parent, Roots::iterator root,
   entry.next_in_bucket = first;
   first = page;
   ++num_entries_;
+  if (listener_ == nullptr) return;
+  const uint64_t parent_hash = parent == kNone ? 0 : entries_[parent].hash;
+  entry.hash = listener_->on_stored(root->first, parent_hash, tokens, CacheTier::kDevice);
 }
 
 void PrefixCache::remove_from_bucket(int32_t page) {

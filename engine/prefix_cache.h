@@ -16,6 +16,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/cache_listener.h"
+
 namespace pbserve::engine {
 
 class PrefixCache {
@@ -30,6 +32,9 @@ class PrefixCache {
 
   // `num_buckets` of the hash table; 0 = a good number.
   explicit PrefixCache(int32_t num_pages, int32_t num_buckets = 0);
+
+  // From here on `listener`, which outlives the cache, hears of every page. REQUIRES: no entries.
+  void set_listener(CacheListener* listener);
 
   // The longest chain of cached pages that `tokens` begins with.
   std::vector<int32_t> find(std::string_view root, std::span<const int32_t> tokens) const;
@@ -77,6 +82,7 @@ class PrefixCache {
     int32_t next_in_bucket = kNone;
     int32_t older = kNone;  // neighbours in the list of pages without pins
     int32_t newer = kNone;
+    uint64_t hash = 0;  // the listener's name of the block
   };
 
   void check_list(std::span<const int32_t> num_pins) const;
@@ -98,6 +104,7 @@ class PrefixCache {
   int32_t newest_ = kNone;
   int32_t num_entries_ = 0;
   int32_t num_evictable_ = 0;
+  CacheListener* listener_ = nullptr;
 };
 
 }  // namespace pbserve::engine

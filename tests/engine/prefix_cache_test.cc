@@ -150,6 +150,39 @@ TEST_F(PrefixCacheTest, RootsLeaveWithTheirLastPage) {
   }
 }
 
+// Names blocks 1, 2, 3... and writes down what it is told.
+class Notes : public CacheListener {
+ public:
+  uint64_t on_stored(std::string_view root, uint64_t parent, std::span<const int32_t> tokens,
+                     CacheTier tier) override {
+    EXPECT_EQ(tier, CacheTier::kDevice);
+    EXPECT_EQ(tokens.size(), static_cast<size_t>(kernels::kPageSize));
+    const std::string under = std::string(root) + " " + std::to_string(parent);
+    lines.push_back(std::string(1, static_cast<char>(tokens[0])) + " under " + under);
+    return ++last_;
+  }
+  void on_removed(std::string_view root, uint64_t hash, CacheTier) override {
+    lines.push_back("- " + std::string(root) + " " + std::to_string(hash));
+  }
+
+  std::vector<std::string> lines;
+
+ private:
+  uint64_t last_ = 0;
+};
+
+TEST_F(PrefixCacheTest, TellsItsListenerOfEveryPage) {
+  Notes notes;
+  cache_.set_listener(&notes);
+  insert_unpinned("ab", {0, 1});
+  insert_unpinned("abc", {2, 3, 4});  // copies of a and b stay private
+  insert("a", {5}, "pbs");
+  while (cache_.num_evictable() > 0) cache_.evict();
+  EXPECT_EQ(notes.lines,
+            (std::vector<std::string>{"a under dense 0", "b under dense 1", "c under dense 2",
+                                      "a under pbs 0", "- dense 3", "- dense 2", "- dense 1"}));
+}
+
 using PrefixCacheDeathTest = PrefixCacheTest;
 
 TEST_F(PrefixCacheDeathTest, MisuseDies) {
@@ -157,6 +190,7 @@ TEST_F(PrefixCacheDeathTest, MisuseDies) {
   EXPECT_DEATH(cache_.pin(3), "not cached");
   EXPECT_DEATH(insert("a", {0, 1}), "not full");
   insert_unpinned("a", {0});
+  EXPECT_DEATH(cache_.set_listener(nullptr), "cached before their listener");
   EXPECT_DEATH(cache_.unpin(0), "unpinned twice");
   EXPECT_DEATH(insert("b", {0}), "page cached twice");
 }
