@@ -18,7 +18,8 @@ esac
 packages=(g++ cmake ninja-build pkg-config ca-certificates curl
           libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
           "${boost}" libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
-          prometheus-cpp-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev)
+          prometheus-cpp-dev libsentencepiece-dev libpcre2-dev libutf8proc-dev
+          libzmq3-dev cppzmq-dev)
 
 case "${role}" in
   build) ;;

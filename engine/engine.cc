@@ -213,6 +213,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
+void Engine::set_cache_listener(CacheListener* listener) { impl_->pool->set_listener(listener); }
+
 absl::Status Engine::check_queue() const { return impl_->loop->check_queue(); }
 
 absl::StatusOr<Engine::Handle> Engine::submit(Request request, std::unique_ptr<ResponseSink> sink) {

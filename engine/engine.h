@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/cache_listener.h"
 #include "engine/config.h"
 #include "engine/metrics.h"
 #include "engine/request.h"
@@ -43,6 +44,9 @@ class Engine {
   ~Engine();  // cancels what is left
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
+
+  // Tells `listener`, which outlives the engine, of the prefix cache. Before the first request.
+  void set_cache_listener(CacheListener* listener);
 
   using Handle = uint64_t;
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/cache_listener.h"
 #include "kernels/ops/sample.h"
 #include "models/field_error.h"
 
@@ -270,7 +271,7 @@ absl::Status Intake::fill_attention(const Request& request, SequenceSpec& spec) 
   const bool shares_all = pbs.prefix_reuse == PrefixReuse::kAny;
   const std::string own = spec.pbs ? attention_signature(pbs, threshold) : "dense";
   const std::string made_by = shares_all ? "any" : own;
-  spec.cache_root = absl::StrCat(made_by, "|", request.cache_salt);
+  spec.cache_root = CacheRoot{.made_by = made_by, .salt = request.cache_salt}.text();
   return absl::OkStatus();
 }
 

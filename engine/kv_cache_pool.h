@@ -65,6 +65,9 @@ class KvCachePool {
   KvCachePool(const KvCachePool&) = delete;
   KvCachePool& operator=(const KvCachePool&) = delete;
 
+  // Tells `listener`, which outlives the pool, of the prefix cache. REQUIRES: nothing is cached.
+  void set_listener(CacheListener* listener) { cache_.set_listener(listener); }
+
   // Appends `num_pages` pages, evicting cached ones where the free ones do not suffice. All or
   // nothing: false, and nothing changes, if num_available() < num_pages.
   [[nodiscard]] bool allocate(BlockTable& table, int32_t num_pages,

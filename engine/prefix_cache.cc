@@ -35,6 +35,11 @@ PrefixCache::PrefixCache(int32_t num_pages, int32_t num_host_pages, int32_t num_
   }
 }
 
+void PrefixCache::set_listener(CacheListener* listener) {
+  check_eq(unused_.size(), entries_.size(), "pages cached before their listener came");
+  listener_ = listener;
+}
+
 // An entry leaves after its descendants, so what is stale of a chain is its end.
 void PrefixCache::refresh(std::string_view root, std::span<const int32_t> tokens,
                           PrefixMatch& match) const {
@@ -124,6 +129,7 @@ int32_t PrefixCache::evict(Tier tier) {
   remove_from_bucket(id);
   Entry& entry = entries_[id];
   check_eq(entry.num_children, 0, "children of an evicted page");
+  if (listener_) listener_->on_removed(entry.root->first, entry.hash, tier);
   const int32_t page = entry.location.page;
   if (tier == Tier::kDevice) entry_of_[page] = kNone;
   if (entry.parent != kNone) {
@@ -142,7 +148,7 @@ int32_t PrefixCache::move_to_host(int32_t host_page) {
   check(entry != kNone, "no cached page to evict");
   remove_from_list(entry);
   const int32_t page = location(entry).page;
-  place(entry, {Tier::kHost, host_page});
+  move(entry, {Tier::kHost, host_page});
   append_to_list(entry);
   return page;
 }
@@ -150,7 +156,7 @@ int32_t PrefixCache::move_to_host(int32_t host_page) {
 int32_t PrefixCache::move_to_device(EntryId entry, int32_t page) {
   const Location old = location(entry);
   check(old.tier == Tier::kHost && is_pinned(entry), "a page of the host moves without a pin");
-  place(entry, {Tier::kDevice, page});
+  move(entry, {Tier::kDevice, page});
   return old.page;
 }
 
@@ -171,6 +177,22 @@ void PrefixCache::place(EntryId id, Location to) {
   at = to;
   if (at.tier == Tier::kDevice) entry_of_[at.page] = id;
   ++num_entries_[index_of(at.tier)];
+}
+
+void PrefixCache::move(EntryId id, Location to) {
+  const Entry& entry = entries_[id];
+  const Tier from = entry.location.tier;
+  place(id, to);
+  announce(id);
+  if (listener_) listener_->on_removed(entry.root->first, entry.hash, from);
+}
+
+void PrefixCache::announce(EntryId id) {
+  if (listener_ == nullptr) return;
+  Entry& entry = entries_[id];
+  const uint64_t parent_hash = entry.parent == kNone ? 0 : entries_[entry.parent].hash;
+  entry.hash =
+      listener_->on_stored(entry.root->first, parent_hash, tokens_of(id), entry.location.tier);
 }
 
 std::span<const int32_t> PrefixCache::tokens_of(EntryId entry) const {
@@ -216,6 +238,7 @@ EntryId PrefixCache::add(int32_t page, EntryId parent, Roots::iterator root,
   EntryId& first = buckets_[bucket_of(entry.parent_serial, tokens)];
   entry.next_in_bucket = first;
   first = id;
+  announce(id);
   return id;
 }
 

@@ -20,10 +20,9 @@
 #include <string_view>
 #include <vector>
 
-namespace pbserve::engine {
+#include "engine/cache_listener.h"
 
-enum class Tier : uint8_t { kDevice, kHost };
-inline constexpr int kNumTiers = 2;
+namespace pbserve::engine {
 
 struct Location {
   Tier tier = Tier::kDevice;
@@ -67,6 +66,9 @@ class PrefixCache {
   // the cache and goes on from there: where nothing changed, that is one hash at most.
   // REQUIRES: the same root, and the same tokens or more, in all calls for one match.
   void refresh(std::string_view root, std::span<const int32_t> tokens, PrefixMatch& match) const;
+
+  // From here on `listener`, which outlives the cache, hears of every page. REQUIRES: no entries.
+  void set_listener(CacheListener* listener);
 
   // The cursor of a sequence that holds the first `num_pages` pages of the match.
   static Cursor cursor_at(const PrefixMatch& match, int32_t num_pages);
@@ -126,6 +128,7 @@ class PrefixCache {
     EntryId next_in_bucket = kNone;
     EntryId older = kNone;  // neighbours in the tier's list of entries without pins
     EntryId newer = kNone;
+    uint64_t hash = 0;  // the listener's name of the block
   };
   struct List {
     EntryId oldest = kNone;
@@ -143,6 +146,8 @@ class PrefixCache {
   int32_t adopt(EntryId entry, int32_t page);
   void adopt_chain(std::span<const int32_t> pages, const Cursor& cursor, Inserted& inserted);
   void place(EntryId entry, Location location);
+  void move(EntryId entry, Location location);
+  void announce(EntryId entry);
   void remove_from_bucket(EntryId entry);
   void append_to_list(EntryId entry);
   void remove_from_list(EntryId entry);
@@ -162,6 +167,7 @@ class PrefixCache {
   List lists_[kNumTiers];
   int32_t num_entries_[kNumTiers] = {0, 0};
   mutable int64_t num_hashes_ = 0;
+  CacheListener* listener_ = nullptr;
 };
 
 }  // namespace pbserve::engine

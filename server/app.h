@@ -20,6 +20,8 @@
 
 namespace pbserve::server {
 
+class KvEventPublisher;
+
 struct App {
   App(engine::Engine* the_engine, const ServerConfig& the_config,
       std::shared_ptr<const TlsIdentity> the_tls, std::shared_ptr<SpanExporter> exporter);
@@ -34,6 +36,7 @@ struct App {
   const std::shared_ptr<ServerMetrics> metrics;
   const std::shared_ptr<SpanExporter> span_exporter;  // or null
   const std::shared_ptr<RequestReports> reports;
+  const KvEventPublisher* kv_events = nullptr;  // or null; set before anybody is served
   ByteBudget buffers;  // what the wire holds; above all that holds leases of it
   HttpConnections http_connections;
   std::shared_ptr<GrpcConnections> grpc_connections;  // once gRPC is served; null where it is not

@@ -24,6 +24,8 @@
 #include "server/grpc/server.h"
 #include "server/http/admin_server.h"
 #include "server/http/server.h"
+#include "server/kv_events/endpoint.h"
+#include "server/kv_events/publisher.h"
 #include "server/log.h"
 #include "server/process_signals.h"
 #include "server/reload.h"
@@ -122,6 +124,20 @@ absl::StatusOr<std::shared_ptr<SpanExporter>> start_tracing(const ServerConfig& 
   return SpanExporter::start({.endpoint = config.tracing.otlp_endpoint, .resource = resource});
 }
 
+// Null where nobody is to be told of the prefix cache.
+absl::StatusOr<std::unique_ptr<KvEventPublisher>> bind_kv_events(const KvEventsOptions& options) {
+  if (!options.enable_kv_cache_events || options.publisher == "null") return nullptr;
+  ASSIGN_OR_RETURN(auto publisher, KvEventPublisher::bind(options));
+  const std::string replay = publisher->replay_endpoint();
+  spdlog::info("KV events on {}, replay {}{}", publisher->endpoint(),
+               replay.empty() ? "off" : "on ", replay);
+  if (!is_local_endpoint(options.endpoint) ||
+      (!replay.empty() && !is_local_endpoint(options.replay_endpoint))) {
+    spdlog::warn("KV events need no key: whoever can connect reads the tokens of every prompt");
+  }
+  return publisher;
+}
+
 absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSignals& signals) {
   RETURN_IF_ERROR(check_model_folder(config.engine.model.path));
   ASSIGN_OR_RETURN(const std::shared_ptr<const TlsIdentity> tls, load_tls_identity(config.server));
@@ -138,9 +154,13 @@ absl::Status serve(const CommandLine& line, ServerConfig config, const ProcessSi
     spdlog::info("admin on {}:{}", config.server.host, admin->port());
   }
   ASSIGN_OR_RETURN(std::shared_ptr<SpanExporter> span_exporter, start_tracing(config));
+  ASSIGN_OR_RETURN(const std::unique_ptr<KvEventPublisher> kv_events,
+                   bind_kv_events(config.kv_events));
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Engine> engine,
                    load_engine(config.engine, signals));
+  if (kv_events) kv_events->start(engine.get(), http->port());
   App app(engine.get(), config, tls, std::move(span_exporter));
+  app.kv_events = kv_events.get();
   if (const absl::Status status = grpc ? grpc->serve(&app) : absl::OkStatus(); !status.ok()) {
     grpc->stop(0);  // while there is an app
     return status;

@@ -57,6 +57,8 @@ TEST(Includes, ThirdPartyStaysWithItsOwner) {
   EXPECT_THAT(includes_of("server/a.cc", "<grpcpp/server.h>"), IsEmpty());
   EXPECT_THAT(includes_of("engine/a.cc", "<grpcpp/server.h>"), SizeIs(1));
   EXPECT_THAT(includes_of("engine/a.cc", "<boost/asio/post.hpp>"), SizeIs(1));
+  EXPECT_THAT(includes_of("server/kv_events/a.cc", "<zmq.hpp>"), IsEmpty());
+  EXPECT_THAT(includes_of("server/a.cc", "<zmq.hpp>"), SizeIs(1));
   EXPECT_THAT(includes_of("engine/a.cc", "<google/protobuf/message.h>"), SizeIs(1));
   EXPECT_THAT(includes_of("models/a.cc", "<nlohmann/json.hpp>"), IsEmpty());
   EXPECT_THAT(includes_of("engine/a.cc", "<nlohmann/json.hpp>"), SizeIs(1));

@@ -90,6 +90,9 @@ constexpr Flag kFlags[] = {
      "before the colon of metrics: vllm for tools that know its names"},
     {kLogging, "--otlp-traces-endpoint", "tracing.otlp_endpoint", "URL",
      "collector of spans: http://collector:4318/v1/traces [none]"},
+    {kLogging, "--kv-events-config", "kv_events", "JSON",
+     "blocks of the prefix cache, to routers over ZeroMQ: "
+     "{\"enable_kv_cache_events\": true, \"topic\": \"kv@POD@NAME\"} [none]"},
     {kLogging, "--log-level", "server.log_level", "LEVEL", "debug | info | warning | error"},
     {kLogging, "--log-format", "server.log_format", "FORMAT", "text | json, an object a line"},
 };
@@ -134,12 +137,12 @@ std::string size_text(int64_t value) {
 }
 
 // The default of a key of the config, as a flag would be given it; empty if it is an empty string
-// or list.
+// or list, or a section.
 std::string default_text(const Json& defaults, const char* path) {
   const auto pointer = absl::StrCat("/", absl::StrReplaceAll(path, {{".", "/"}}));
   const Json& value = defaults.at(Json::json_pointer(pointer));
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_array() && value.empty()) return "";
+  if (value.is_object() || (value.is_array() && value.empty())) return "";
   if (value.is_number_integer()) return size_text(value.get<int64_t>());
   if (value.is_number()) return absl::StrCat(value.get<double>());
   return dump_json(value);

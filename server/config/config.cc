@@ -9,6 +9,7 @@
 #include "server/config/cors_origins.h"
 #include "server/config/host_address.h"
 #include "server/config/text_file.h"
+#include "server/kv_events/endpoint.h"
 
 namespace pbserve::server {
 namespace {
@@ -102,6 +103,18 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add("limits.max_cache_salt_bytes", &limits.max_cache_salt_bytes);
 }
 
+void bind_kv_events(KvEventsOptions* events, ConfigTable* table) {
+  table->add("kv_events.enable_kv_cache_events", &events->enable_kv_cache_events);
+  table->add_enum<std::string>("kv_events.publisher", &events->publisher,
+                               {{"zmq", "zmq"}, {"null", "null"}});
+  table->add("kv_events.endpoint", &events->endpoint);
+  table->add("kv_events.replay_endpoint", &events->replay_endpoint);
+  table->add("kv_events.topic", &events->topic);
+  table->add("kv_events.buffer_steps", &events->buffer_steps, {1, 1 << 20});
+  table->add("kv_events.hwm", &events->hwm, {1, 1 << 20});
+  table->add("kv_events.max_queue_size", &events->max_queue_size, {1, 1 << 20});
+}
+
 void bind_server(ServerConfig* config, ConfigTable* table) {
   ServerOptions& server = config->server;
   table->add("server.host", &server.host);
@@ -168,6 +181,7 @@ void bind_server(ServerConfig* config, ConfigTable* table) {
 ConfigTable bind(ServerConfig* config) {
   ConfigTable table;
   bind_server(config, &table);
+  bind_kv_events(&config->kv_events, &table);
   bind_engine(&config->engine, &table);
   return table;
 }
@@ -223,6 +237,29 @@ absl::Status check_key_limits(const ServerOptions& server) {
   return absl::OkStatus();
 }
 
+absl::Status check_kv_events(const ServerConfig& config) {
+  const KvEventsOptions& events = config.kv_events;
+  RETURN_IF_ERROR(check_endpoint("kv_events.endpoint", events.endpoint));
+  if (const std::string& replay = events.replay_endpoint; !replay.empty()) {
+    RETURN_IF_ERROR(check_endpoint("kv_events.replay_endpoint", replay));
+    if (!is_listening_endpoint(replay)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("kv_events.replay_endpoint = ", replay,
+                       ": must be of this machine, such as tcp://*:5558: it is listened on"));
+    }
+  }
+  constexpr size_t kTopicBytesMax = 512;  // subscribers' frames are bounded
+  if (const size_t bytes = events.topic.size(); bytes > kTopicBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv_events.topic has ", bytes, " bytes, at most ", kTopicBytesMax));
+  }
+  if (events.enable_kv_cache_events && !config.engine.scheduler.enable_prefix_caching) {
+    return absl::InvalidArgumentError(
+        "kv_events.enable_kv_cache_events = true: needs scheduler.enable_prefix_caching");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ServerConfig> read_config(const std::string& file,
@@ -239,6 +276,7 @@ absl::StatusOr<ServerConfig> read_config(const std::string& file,
   RETURN_IF_ERROR(check_key_limits(config.server));
   RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
   RETURN_IF_ERROR(check_buffered_bytes(config));
+  RETURN_IF_ERROR(check_kv_events(config));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;
 }

@@ -59,7 +59,8 @@ struct ServerOptions {
   double drain_delay_s = 0;        // after SIGTERM: not ready, but all requests are taken still
   double shutdown_timeout_s = 30;  // what runs may finish after that. The end comes within
                                    // drain_delay_s + shutdown_timeout_s + 10: last bytes 5, spans
-                                   // 2, log 2. Whoever kills the process must wait for longer
+                                   // 2, log 2, KV events 1. Whoever kills the process must wait
+                                   // for longer
   double watchdog_s = 120;         // /health fails once the engine stands still for this long while
                                    // it has work; 0 = never
   int32_t admin_port = -1;         // health, readiness and metrics without a key; 0 = any free one,
@@ -84,11 +85,27 @@ struct TracingOptions {
   std::string service_name = "pbserve";
 };
 
+// What happens in the prefix cache, told to routers over ZeroMQ. The names and defaults of vLLM's
+// --kv-events-config, but for hwm.
+struct KvEventsOptions {
+  bool enable_kv_cache_events = false;
+  std::string publisher = "zmq";          // zmq | null: nobody
+  std::string endpoint = "tcp://*:5557";  // of the PUB socket
+  std::string replay_endpoint;            // of the socket that repeats; empty: none
+  std::string topic;                      // empty: kv@POD@MODEL, POD being $POD_IP:http.port
+                                          // or the host's name
+  int32_t buffer_steps = 10000;           // messages kept to be repeated, up to 32 KB each
+  int32_t hwm = 10000;                    // messages that wait for one subscriber; then it
+                                          // misses some
+  int32_t max_queue_size = 100000;        // blocks that wait to be published, 0.6 KB each
+};
+
 struct ServerConfig {
   ServerOptions server;
   TracingOptions tracing;
   HttpOptions http;
   GrpcOptions grpc;
+  KvEventsOptions kv_events;
   engine::EngineConfig engine;
 };
 

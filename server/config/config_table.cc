@@ -236,7 +236,18 @@ absl::Status ConfigTable::set_text(absl::string_view path, const std::string& te
   const Entry* entry = find(path);
   if (entry != nullptr && entry->is_text) return set(path, Json(text));
   Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (is_section(path)) {
+    if (value.is_object()) return set_below(absl::StrCat(path, "."), value);
+    return absl::InvalidArgumentError(absl::StrCat(path, " = ", text, ": must be a JSON object"));
+  }
   return set(path, value.is_discarded() ? Json(text) : value);
+}
+
+bool ConfigTable::is_section(absl::string_view path) const {
+  const std::string prefix = absl::StrCat(path, ".");
+  return std::any_of(entries_.begin(), entries_.end(), [&prefix](const Entry& entry) {
+    return absl::StartsWith(entry.path, prefix);
+  });
 }
 
 absl::Status ConfigTable::set_all(const Json& object) { return set_below("", object); }
@@ -244,10 +255,7 @@ absl::Status ConfigTable::set_all(const Json& object) { return set_below("", obj
 absl::Status ConfigTable::set_below(const std::string& prefix, const Json& object) {
   for (const auto& [name, value] : object.items()) {
     const std::string path = prefix + name;
-    const bool is_section = std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-      return absl::StartsWith(entry.path, path + ".");
-    });
-    if (is_section && value.is_object()) {
+    if (is_section(path) && value.is_object()) {
       RETURN_IF_ERROR(set_below(path + ".", value));
     } else {
       RETURN_IF_ERROR(set(path, value));

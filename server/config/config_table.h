@@ -47,7 +47,8 @@ class ConfigTable {
 
   // Errors name the path, the value and what is allowed.
   absl::Status set(absl::string_view path, const Json& value);
-  // The value as a flag's text: JSON where it parses as JSON of the right type, else a string.
+  // The value as a flag's text: JSON where it parses as JSON of the right type, else a string. Of a
+  // section it is a JSON object of what is to be set there.
   absl::Status set_text(absl::string_view path, const std::string& text);
   // All keys of a nested object.
   absl::Status set_all(const Json& object);
@@ -66,6 +67,7 @@ class ConfigTable {
   void add_size_entry(std::string path, int64_t* value, Range range, Auto automatic);
   template <class Number>
   void add_number(std::string path, Number* value, Range range);
+  bool is_section(absl::string_view path) const;
   absl::Status set_below(const std::string& prefix, const Json& object);
   const Entry* find(absl::string_view path) const;
   void add_names(std::string path, std::vector<std::string> names,

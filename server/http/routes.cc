@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
 #include "server/http/render.h"
+#include "server/kv_events/publisher.h"
 #include "server/log.h"
 #include "server/metrics/process_metrics.h"
 #include "server/openai/format.h"
@@ -98,13 +99,17 @@ Reply config(App& app, const HttpRequest&) { return json_reply(effective_config(
 std::string render_server_metrics(const App& app) {
   const SpanExporter* const spans = app.span_exporter.get();
   GrpcConnections* const grpc = app.grpc_connections.get();
+  const KvEventPublisher* const events = app.kv_events;
   return app.metrics->render({.http_connections = app.http_connections.num_open(),
                               .grpc_connections = grpc != nullptr ? grpc->num_open() : 0,
                               .http_connections_refused = app.http_connections.num_refused(),
                               .grpc_connections_refused = grpc != nullptr ? grpc->num_refused() : 0,
                               .log_lines_dropped = num_dropped_log_lines(),
                               .spans_exported = spans != nullptr ? spans->num_exported() : 0,
-                              .spans_dropped = spans != nullptr ? spans->num_dropped() : 0});
+                              .spans_dropped = spans != nullptr ? spans->num_dropped() : 0,
+                              .kv_event_messages = events ? events->num_published() : 0,
+                              .kv_event_messages_replayed = events ? events->num_replayed() : 0,
+                              .kv_events_dropped = events ? events->num_dropped() : 0});
 }
 
 Reply metrics(App& app, const HttpRequest&) {

@@ -129,6 +129,16 @@ struct ServerMetrics::Impl {
       counter_family("spans_exported_total", "Spans of traces that the collector took.").Add({});
   Counter& spans_dropped =
       counter_family("spans_dropped_total", "Spans that no collector took in time.").Add({});
+  Counter& kv_event_messages =
+      counter_family("kv_event_messages_total", "Messages about the prefix cache that were sent.")
+          .Add({});
+  Counter& kv_event_messages_replayed =
+      counter_family("kv_event_messages_replayed_total", "Those that were sent again on request.")
+          .Add({});
+  Counter& kv_events_dropped =
+      counter_family("kv_events_dropped_total",
+                     "Stored and removed blocks that no subscriber was told of.")
+          .Add({});
 
   std::array<Gauge*, 2> connections{};
   std::array<Counter*, 2> refused_connections{};
@@ -159,6 +169,9 @@ std::string ServerMetrics::render(const Levels& levels) const {
   raise(&impl_->lines_dropped, levels.log_lines_dropped);
   raise(&impl_->spans_exported, levels.spans_exported);
   raise(&impl_->spans_dropped, levels.spans_dropped);
+  raise(&impl_->kv_event_messages, levels.kv_event_messages);
+  raise(&impl_->kv_event_messages_replayed, levels.kv_event_messages_replayed);
+  raise(&impl_->kv_events_dropped, levels.kv_events_dropped);
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

@@ -33,6 +33,9 @@ class ServerMetrics {
     int64_t log_lines_dropped = 0;
     int64_t spans_exported = 0;
     int64_t spans_dropped = 0;
+    int64_t kv_event_messages = 0;
+    int64_t kv_event_messages_replayed = 0;
+    int64_t kv_events_dropped = 0;
   };
   // Prometheus text format.
   std::string render(const Levels& levels) const;

@@ -1,6 +1,7 @@
 """The Helm chart, rendered with its values and with others: what Kubernetes is asked for."""
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,7 @@ def test_default_values_give_a_deployment_and_a_service(default):
 
 EVERYTHING = {"model__claim": "weights", "model__servedName": "m", "extraArgs": ["--set", "a=b"],
               "apiKeysSecret": "s", "tlsSecret": "t", "tlsClientCa": True,
+              "kvEvents__enabled": True,
               "imagePullSecrets": [{"name": "r"}], "gpus": 0,
               "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"}, "tolerations": []}
 
@@ -141,7 +143,7 @@ def test_the_gpu_and_the_device_go_together(default):
 
 
 def test_flags_are_ones_that_the_program_knows():
-    objects = render(model__servedName="m", tlsSecret="t", tlsClientCa=True,
+    objects = render(model__servedName="m", tlsSecret="t", tlsClientCa=True, kvEvents__enabled=True,
                      extraArgs=["--strict-params", "--set", "pbs.span=0"])
     text = subprocess.run([os.environ["PBSERVE_BINARY"], "--help"], capture_output=True, text=True,
                           check=True).stdout
@@ -180,6 +182,19 @@ def test_tls_comes_from_a_secret():
     assert files == {"--ssl-certfile": f"{mount['mountPath']}/tls.crt",
                      "--ssl-keyfile": f"{mount['mountPath']}/tls.key",
                      "--ssl-ca-certs": f"{mount['mountPath']}/ca.crt"}
+
+
+def test_kv_events_are_off_unless_asked_for(default):
+    assert "kv-events" not in str(default)
+    with_events = container(render(kvEvents__enabled=True))
+    (text,) = [arg.split("=", 1)[1] for arg in with_events["args"] if "kv-events-config" in arg]
+    events = json.loads(text)
+    assert events.pop("enable_kv_cache_events") is True
+    ports = {port["name"]: port["containerPort"] for port in with_events["ports"]}
+    assert events == {"endpoint": f"tcp://*:{ports['kv-events']}",
+                      "replay_endpoint": f"tcp://*:{ports['kv-replay']}"}
+    (variable,) = with_events["env"]
+    assert variable == {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
 def test_the_container_is_confined(default):

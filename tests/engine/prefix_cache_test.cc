@@ -293,6 +293,74 @@ TEST_F(PrefixCacheTest, NothingJoinsAChainWhoseEndIsOnTheHost) {
   cache_.check_integrity(num_holders);
 }
 
+// Names blocks 1, 2, 3... and writes down what it is told.
+class Notes : public CacheListener {
+ public:
+  uint64_t on_stored(std::string_view root, uint64_t parent, std::span<const int32_t> tokens,
+                     Tier tier) override {
+    EXPECT_EQ(tier, Tier::kDevice);
+    EXPECT_EQ(tokens.size(), static_cast<size_t>(kernels::kPageSize));
+    const std::string under = std::string(root) + " " + std::to_string(parent);
+    lines.push_back(std::string(1, static_cast<char>(tokens[0])) + " under " + under);
+    return ++last_;
+  }
+  void on_removed(std::string_view root, uint64_t hash, Tier) override {
+    lines.push_back("- " + std::string(root) + " " + std::to_string(hash));
+  }
+
+  std::vector<std::string> lines;
+
+ private:
+  uint64_t last_ = 0;
+};
+
+TEST_F(PrefixCacheTest, TellsItsListenerOfEveryPage) {
+  Notes notes;
+  cache_.set_listener(&notes);
+  insert_unpinned("ab", {0, 1});
+  insert_unpinned("abc", {2, 3, 4});  // copies of a and b stay private
+  insert("a", {5}, "pbs");
+  while (num_evictable() > 0) cache_.evict(Tier::kDevice);
+  EXPECT_EQ(notes.lines,
+            (std::vector<std::string>{"a under dense 0", "b under dense 1", "c under dense 2",
+                                      "a under pbs 0", "- dense 3", "- dense 2", "- dense 1"}));
+}
+
+// Names a block by its first token, and writes down where it comes and goes.
+class Places : public CacheListener {
+ public:
+  uint64_t on_stored(std::string_view, uint64_t, std::span<const int32_t> tokens,
+                     Tier tier) override {
+    lines.push_back(std::string(1, static_cast<char>(tokens[0])) + " in " + name(tier));
+    return static_cast<uint64_t>(tokens[0]);
+  }
+  void on_removed(std::string_view, uint64_t hash, Tier tier) override {
+    lines.push_back(std::string(1, static_cast<char>(hash)) + " out of " + name(tier));
+  }
+
+  std::vector<std::string> lines;
+
+ private:
+  static std::string name(Tier tier) { return tier == Tier::kDevice ? "device" : "host"; }
+};
+
+// Whoever looks for the page finds it somewhere at every moment.
+TEST_F(PrefixCacheTest, TellsItsListenerWhereAPageGoes) {
+  Places places;
+  cache_.set_listener(&places);
+  insert_unpinned("a", {0});
+  cache_.move_to_host(3);
+  const PrefixMatch match = match_of(tokens_of("a"));
+  cache_.pin(match.chain[0].entry);
+  cache_.move_to_device(match.chain[0].entry, 7);
+  cache_.unpin(7);
+  cache_.move_to_host(4);
+  cache_.evict(Tier::kHost);
+  EXPECT_EQ(places.lines, (std::vector<std::string>{"a in device", "a in host", "a out of device",
+                                                    "a in device", "a out of host", "a in host",
+                                                    "a out of device", "a out of host"}));
+}
+
 using PrefixCacheDeathTest = PrefixCacheTest;
 
 TEST_F(PrefixCacheDeathTest, MisuseDies) {
@@ -301,6 +369,7 @@ TEST_F(PrefixCacheDeathTest, MisuseDies) {
   EXPECT_DEATH(cache_.unpin(3), "not cached");
   EXPECT_DEATH(insert("a", {0, 1}), "not full");
   insert_unpinned("a", {0});
+  EXPECT_DEATH(cache_.set_listener(nullptr), "cached before their listener");
   EXPECT_DEATH(cache_.unpin(0), "unpinned twice");
   EXPECT_DEATH(insert("b", {0}), "page cached twice");
 }

@@ -23,8 +23,8 @@ const std::vector<Floor>& floors() {
       {"models/", {"models/", "kernels/ops/", "kernels/core/"}},
       {"engine/", {"engine/", "models/", "kernels/ops/", "kernels/core/"}},
       {"server/",
-       {"server/", "proto/", "engine/engine.h", "engine/request.h", "engine/config.h",
-        "engine/host_memory.h", "engine/metrics.h", "kernels/core/status.h"}},
+       {"server/", "proto/", "engine/cache_listener.h", "engine/config.h", "engine/engine.h",
+        "engine/host_memory.h", "engine/metrics.h", "engine/request.h", "kernels/core/status.h"}},
       {"tests/", {"tests/", "server/", "proto/", "engine/", "models/", "kernels/"}},
   };
   return kFloors;
@@ -45,6 +45,7 @@ const std::vector<Owner>& owners() {
       {"boost/", {"server/", "tests/server/", "tests/fuzz/fuzz_http"}},
       {"nlohmann/", {"server/", "models/", "tests/"}},
       {"proto/", {"server/", "tests/server/", "tests/fuzz/fuzz_grpc"}},
+      {"zmq", {"server/kv_events/", "tests/server/kv_events/"}},
   };
   return kOwners;
 }
