@@ -38,6 +38,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--turns", nargs="*", default=[], metavar="TOKENS+NEW",
                         help="second turns of a conversation: new tokens on those before")
     parser.add_argument("--repeat-turns", type=int, default=3)
+    parser.add_argument("--evict", type=int, default=0, metavar="TOKENS",
+                        help="another prompt of so many runs between two turns")
     parser.add_argument("--streams", type=int, default=16, help="beside the long prompt; 0 = none")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--contexts", type=int, nargs="*", default=[1024, 8192])
@@ -92,9 +94,10 @@ def measure(server: BenchServer, arguments: argparse.Namespace, vocab_size: int)
     for turns in arguments.turns:
         num_before, num_new = map(int, turns.split("+"))
         ids = text_ids(server, num_before + num_new, vocab_size, arguments.dummy)
+        between = random_ids(arguments.evict, vocab_size, f"evict {turns}")
         for attempt in range(arguments.repeat_turns):
             for mode in arguments.modes:
-                yield second_turn(server, ids, num_new, mode, f"{turns}/{mode}/{attempt}")
+                yield second_turn(server, ids, num_new, mode, f"{turns}/{mode}/{attempt}", between)
     for context in arguments.contexts:
         for batch in arguments.batches:
             yield decode_rate(server, batch, context, vocab_size)

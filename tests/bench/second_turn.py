@@ -11,12 +11,16 @@ def turn(server: BenchServer, prompt: list[int], mode: str, salt: str) -> dict:
     })
 
 
-def second_turn(server: BenchServer, ids: list[int], num_new: int, mode: str, salt: str) -> dict:
-    """`num_new` tokens on the rest of `ids`. REQUIRES: the salt was never used."""
+def second_turn(server: BenchServer, ids: list[int], num_new: int, mode: str, salt: str,
+                between: list[int] | None = None) -> dict:
+    """`num_new` tokens on the rest of `ids`. `between`: another prompt that runs after the first
+    turn, and evicts it where the cache is small. REQUIRES: the salt was never used."""
     first = turn(server, ids[:-num_new], mode, salt)
+    if between:
+        turn(server, between, "dense", f"{salt} between")
     second = turn(server, ids, mode, salt)
     return {"what": "second turn", "tokens": len(ids) - num_new, "new_tokens": num_new,
-            "mode": mode,
+            "mode": mode, "between": len(between or []),
             "cached": second["usage"]["prompt_tokens_details"]["cached_tokens"],
             "density": second["metrics"]["sparse_attention"]["density"],
             "first_turn_ms": first["metrics"]["time_to_first_token_ms"],
