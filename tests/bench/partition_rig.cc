@@ -201,18 +201,12 @@ Rig::Rig(const RigShape& shape, const Stream& stream)
 Rig::Buffers Rig::take(kernels::Device device, Workspace& workspace) const {
   const models::ModelConfig& config = model_->config();
   const int64_t rows = shape_.job_rows;
-  const kernels::PbsPlanShape plan_shape{.num_q_heads = config.num_q_heads,
-                                         .num_kv_heads = config.num_kv_heads,
-                                         .head_dim = config.head_dim,
-                                         .context_len_max = pages_max_ * kPageSize,
-                                         .job_rows_max = rows,
-                                         .dtype = DType::kBF16};
   constexpr int64_t kArraysBytes = 64 * int64_t{Workspace::kAlignment};  // what alignment adds
   const int64_t step_row_bytes = 4 * pages_max_ + 2 * (4 * kernels::kMaxBannedIds + 8 * 16);
   return {.prefill_scratch = models::LayerScratch::take(config, DType::kBF16, rows, workspace),
           .decode_scratch = models::LayerScratch::take(config, DType::kBF16, num_slots_, workspace),
-          .plan = kernels::take_pbs_plan(plan_shape, device, workspace),
-          .lane = engine::PrefillLane::Buffers::take(config, DType::kBF16, rows, workspace),
+          .lane = engine::PrefillLane::Buffers::take(config, DType::kBF16, rows,
+                                                     pages_max_ * kPageSize, device, workspace),
           .pass = engine::DecodePass::Buffers::take(config, DType::kBF16, num_slots_, device,
                                                     workspace),
           .sampler = engine::Sampler::take(config, num_slots_, workspace),
@@ -272,7 +266,6 @@ ForwardContext Rig::context(const models::LayerScratch& scratch, const Stream& s
           .pool = *pool_,
           .stream = stream,
           .scratch = scratch,
-          .pbs_plan = buffers_.plan,
           .pbs = pbs,
           .pages_max = pages_max_};
 }

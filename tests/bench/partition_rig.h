@@ -48,7 +48,6 @@ class Rig {
   // Of one side; nothing of it is shared with the other.
   struct Buffers {
     models::LayerScratch prefill_scratch, decode_scratch;
-    kernels::PbsPlan plan;
     engine::PrefillLane::Buffers lane;
     engine::DecodePass::Buffers pass;
     engine::Sampler sampler;
