@@ -157,6 +157,7 @@ TEST(PrefillFairness, AShortPromptBehindAMillionTokensWaitsAtMostThreeTimesItsOw
 
 TEST(PrefillFairness, MixedPromptsBeatFirstComeFirstServed) {
   std::vector<double> mean_ratios;
+  std::vector<double> longest_ratios;
   double latest = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     std::mt19937_64 random(seed);
@@ -175,11 +176,16 @@ TEST(PrefillFairness, MixedPromptsBeatFirstComeFirstServed) {
       latest = std::max(latest, (waits[i] - kPatienceMs - kJobMs) / fcfs[i]);
     }
     mean_ratios.push_back(mean(waits) / mean(fcfs));
+    longest_ratios.push_back(std::ranges::max(waits) / std::ranges::max(fcfs));
   }
-  std::printf("of first-come first-served: mean wait %.2f (at most %.2f), the latest prompt %.2f\n",
-              mean(mean_ratios), std::ranges::max(mean_ratios), latest);
+  std::printf(
+      "of first-come first-served: mean wait %.2f (at most %.2f), longest wait %.2f (%.2f), "
+      "the latest prompt %.2f\n",
+      mean(mean_ratios), std::ranges::max(mean_ratios), mean(longest_ratios),
+      std::ranges::max(longest_ratios), latest);
   EXPECT_LT(mean(mean_ratios), 0.6);
-  EXPECT_LT(latest, 1.3);
+  EXPECT_LT(mean(longest_ratios), 1.3);
+  EXPECT_LT(latest, 1.1 * kLateness);
 }
 
 // Load is the work that arrives in a second of the device's time. Nobody is late, however much
@@ -199,7 +205,7 @@ void expect_no_starvation(double load) {
   for (size_t i = 0; i < arrivals.size(); ++i) {
     const Arrival& each = arrivals[i];
     ASSERT_GE(each.first_token_ms, 0) << "starved: " << each.num_tokens << " tokens";
-    EXPECT_LE(each.first_token_ms, 1.05 * kLateness * fcfs[i] + kPatienceMs + kJobMs)
+    EXPECT_LE(each.first_token_ms, 1.1 * kLateness * fcfs[i] + kPatienceMs + kJobMs)
         << each.num_tokens << " tokens at " << each.at_ms;
     waits.push_back(each.first_token_ms);
   }
