@@ -47,7 +47,8 @@ ctest --test-dir build/test --output-on-failure
 
 # chaos BUILD [option...]: badly behaved clients against the server of a build
 chaos() {
-  PBSERVE_BINARY="${PWD}/build/$1/server/pbserve" "${venv}/bin/python" -B \
+  TSAN_OPTIONS="suppressions=${PWD}/tests/tsan.supp" \
+    PBSERVE_BINARY="${PWD}/build/$1/server/pbserve" "${venv}/bin/python" -B \
     tests/server/chaos/chaos.py "${@:2}"
 }
 

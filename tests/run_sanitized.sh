@@ -10,4 +10,5 @@ options=()
 if command -v ccache > /dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 cmake --preset "cpu-${sanitizer}" "${options[@]}"
 cmake --build "build/${sanitizer}"
+export TSAN_OPTIONS="suppressions=${PWD}/tests/tsan.supp"
 ctest --test-dir "build/${sanitizer}" --output-on-failure --label-exclude python "$@"

@@ -36,8 +36,8 @@ class SwigluTest : public ::testing::TestWithParam<Backend> {
     const int64_t num_out = w.view().dim(0), num_in = w.view().dim(1);
     const int64_t rows = x.view().numel() / num_in, width = num_out / 2;
     HostTensor shifted_x(dtype, {rows * num_in + offset});
-    std::memcpy(static_cast<std::byte*>(shifted_x.view().data) + offset * size_of(dtype),
-                x.view().data, x.num_bytes());
+    std::copy_n(static_cast<const std::byte*>(x.view().data), x.num_bytes(),
+                static_cast<std::byte*>(shifted_x.view().data) + offset * size_of(dtype));
     const auto behind = [&](const Tensor& memory, int64_t columns) {
       auto* data = static_cast<std::byte*>(memory.data) + offset * size_of(dtype);
       return Tensor(data, dtype, {rows, columns});
