@@ -116,6 +116,7 @@ class KvCachePool {
   int32_t num_host_pages() const { return host_allocator_.num_pages(); }
   int32_t num_host_cached() const { return cache_.num_entries(Tier::kHost); }
   TierCounters counters() const;
+  const SaltPages& salts() const { return cache_.salts(); }
   int64_t num_hashes() const { return cache_.num_hashes(); }  // of pages' tokens, for look-ups
 
   // Tests, CopyTiming::kDeferred.

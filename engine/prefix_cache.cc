@@ -29,7 +29,8 @@ PrefixCache::PrefixCache(int32_t num_pages, int32_t num_host_pages, int32_t num_
       tokens_(entries_.size() * kPageSize),
       unused_(entries_.size()),
       entry_of_(num_pages, kNone),
-      buckets_(num_buckets > 0 ? num_buckets : num_buckets_for(std::ssize(entries_)), kNone) {
+      buckets_(num_buckets > 0 ? num_buckets : num_buckets_for(std::ssize(entries_)), kNone),
+      salts_(entries_.size()) {
   for (size_t i = 0; i < unused_.size(); ++i) {
     unused_[i] = static_cast<EntryId>(unused_.size() - 1 - i);  // entry 0 goes first
   }
@@ -76,7 +77,10 @@ PrefixCache::Inserted PrefixCache::insert(std::string_view root, std::span<const
 
   auto top = roots_.find(root);
   check(cursor.num_pages == 0 || top != roots_.end(), "the root of a sequence changed");
-  if (top == roots_.end()) top = roots_.emplace(root, Root{.serial = ++last_serial_}).first;
+  if (top == roots_.end()) {
+    const auto salt = salts_.find_or_add(CacheRoot::parse(root).salt);
+    top = roots_.emplace(root, Root{.serial = ++last_serial_, .salt = salt}).first;
+  }
   adopt_chain(pages, cursor, inserted);
   for (size_t i = cursor.num_pages; i < pages.size(); ++i) {
     const uint64_t parent_serial = i == 0 ? top->second.serial : cursor.last.serial;
@@ -132,6 +136,7 @@ int32_t PrefixCache::evict(Tier tier) {
   if (listener_) listener_->on_removed(entry.root->first, entry.hash, tier);
   const int32_t page = entry.location.page;
   if (tier == Tier::kDevice) entry_of_[page] = kNone;
+  salts_.remove_page(entry.root->second.salt);
   if (entry.parent != kNone) {
     --entries_[entry.parent].num_children;
   } else if (--entry.root->second.num_children == 0) {
@@ -227,6 +232,7 @@ EntryId PrefixCache::add(int32_t page, EntryId parent, Roots::iterator root,
   entry.root = root;
   entry.num_pins = 1;
   place(id, {Tier::kDevice, page});
+  salts_.add_page(root->second.salt);
   if (parent == kNone) {
     entry.parent_serial = root->second.serial;
     ++root->second.num_children;

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "engine/cache_listener.h"
+#include "engine/salt_pages.h"
 
 namespace pbserve::engine {
 
@@ -101,10 +102,12 @@ class PrefixCache {
 
   int32_t num_entries(Tier tier) const { return num_entries_[index_of(tier)]; }
   int32_t num_evictable(Tier tier) const { return list(tier).size; }
+  const SaltPages& salts() const { return salts_; }
   std::vector<int32_t> host_pages() const;            // of all entries there; looks at every entry
   int64_t num_hashes() const { return num_hashes_; }  // of pages' tokens, since the start
 
-  // Dies if the chains, the hash table, the pins, the places or the lists contradict each other.
+  // Dies if the chains, the hash table, the pins, the places, the lists or the salts contradict
+  // each other.
   // `num_holders[page]` is the number of requests that hold the page of the device.
   void check_integrity(std::span<const int32_t> num_holders) const;
 
@@ -112,6 +115,7 @@ class PrefixCache {
   struct Root {
     uint64_t serial = 0;
     int32_t num_children = 0;
+    SaltPages::Salts::iterator salt;
   };
   using Roots = std::map<std::string, Root, std::less<>>;
 
@@ -155,6 +159,7 @@ class PrefixCache {
   void check_entry(EntryId entry, std::vector<int32_t>& num_pins,
                    std::vector<int32_t>& num_children) const;
   void check_roots() const;
+  void check_salts() const;
   void check_list(Tier tier) const;
 
   std::vector<Entry> entries_;
@@ -166,6 +171,7 @@ class PrefixCache {
   uint64_t last_serial_ = 0;
   List lists_[kNumTiers];
   int32_t num_entries_[kNumTiers] = {0, 0};
+  SaltPages salts_;
   mutable int64_t num_hashes_ = 0;
   CacheListener* listener_ = nullptr;
 };

@@ -39,6 +39,7 @@ void PrefixCache::check_integrity(std::span<const int32_t> num_holders) const {
   check_eq(std::accumulate(num_live, num_live + kNumTiers, size_t{0}) + unused_.size(),
            entries_.size(), "used and unused entries");
   check_roots();
+  check_salts();
 }
 
 std::vector<int32_t> PrefixCache::host_pages() const {
@@ -82,6 +83,18 @@ void PrefixCache::check_roots() const {
   for (const auto& [name, root] : roots_) {
     check_eq(num_children[root.serial], root.num_children, "number of first pages of a root");
   }
+}
+
+void PrefixCache::check_salts() const {
+  std::map<std::string_view, int32_t> num_pages;
+  for (const Entry& entry : entries_) {
+    if (entry.serial != 0) ++num_pages[CacheRoot::parse(entry.root->first).salt];
+  }
+  check_eq(num_pages.size(), salts_.salts().size(), "number of salts in use");
+  for (const auto& [name, salt] : salts_.salts()) {
+    check_eq(salt.num_pages, num_pages[name], "pages of a salt");
+  }
+  salts_.check_integrity();
 }
 
 void PrefixCache::check_list(Tier tier) const {

@@ -134,6 +134,28 @@ TEST(HostTier, FullTiersSwap) {
   EXPECT_EQ(pool->counters().num_dropped, 0);
 }
 
+TEST(HostTier, PagesOfBothTiersAreCountedBySalt) {
+  TieredPool pool(8, 4);
+  const auto cache_for = [&](const char* root, const std::string& letters) {
+    BlockTable table;
+    ASSERT_TRUE(pool->allocate(table, static_cast<int32_t>(letters.size())));
+    pool->insert(root, tokens_of(letters), table, table.num_pages());
+    table.clear();
+    pool->check_integrity({});
+  };
+  cache_for("dense|one", "ab");
+  cache_for("pbs|one", "abc");
+  cache_for("dense|two", "a");
+  EXPECT_EQ(pool->salts().num_salts(), 2);
+  EXPECT_EQ(pool->salts().num_largest(), 5) << "dense and sparse pages of one tenant";
+  cache_for("dense|", "stuvwxyz");
+  EXPECT_EQ(pool->salts().num_salts(), 3) << "no salt is one, and the host counts";
+  EXPECT_EQ(pool->salts().num_largest(), 8);
+  cache_for("dense|three", "12345678");
+  EXPECT_EQ(pool->salts().num_salts(), 2) << "what was dropped does not";
+  EXPECT_EQ(pool->salts().num_largest(), 8);
+}
+
 // ---- copies that take their time ----
 
 TEST(HostTier, APageIsHandedOutWhileItIsBeingCopiedAway) {
