@@ -119,7 +119,11 @@ void PrefixCache::pin(EntryId entry) {
 
 void PrefixCache::unpin(int32_t page) {
   check(contains(page), "unpin of a page that is not cached");
-  for (EntryId entry = entry_of_[page]; entry != kNone; entry = entries_[entry].parent) {
+  drop_pin(entry_of_[page]);
+}
+
+void PrefixCache::drop_pin(EntryId entry) {
+  for (; entry != kNone; entry = entries_[entry].parent) {
     check(entries_[entry].num_pins > 0, "cached page unpinned twice");
     if (--entries_[entry].num_pins > 0) return;
     append_to_list(entry);
@@ -127,7 +131,7 @@ void PrefixCache::unpin(int32_t page) {
 }
 
 int32_t PrefixCache::evict(Tier tier) {
-  const EntryId id = list(tier).oldest;
+  const EntryId id = list(tier, false).oldest;
   check(id != kNone, "no cached page to evict");
   remove_from_list(id);
   remove_from_bucket(id);
@@ -149,7 +153,8 @@ int32_t PrefixCache::evict(Tier tier) {
 }
 
 int32_t PrefixCache::move_to_host(int32_t host_page) {
-  const EntryId entry = list(Tier::kDevice).oldest;
+  const bool held = num_evictable(Tier::kDevice) == 0;
+  const EntryId entry = list(Tier::kDevice, held).oldest;
   check(entry != kNone, "no cached page to evict");
   remove_from_list(entry);
   const int32_t page = location(entry).page;
@@ -255,7 +260,7 @@ void PrefixCache::remove_from_bucket(EntryId entry) {
 }
 
 void PrefixCache::append_to_list(EntryId entry) {
-  List& to = list(location(entry).tier);
+  List& to = list_of(entry);
   entries_[entry].older = to.newest;
   entries_[entry].newer = kNone;
   (to.newest == kNone ? to.oldest : entries_[to.newest].newer) = entry;
@@ -265,7 +270,7 @@ void PrefixCache::append_to_list(EntryId entry) {
 
 void PrefixCache::remove_from_list(EntryId id) {
   const Entry& entry = entries_[id];
-  List& from = list(entry.location.tier);
+  List& from = list_of(id);
   (entry.older == kNone ? from.oldest : entries_[entry.older].newer) = entry.newer;
   (entry.newer == kNone ? from.newest : entries_[entry.newer].older) = entry.older;
   --from.size;
