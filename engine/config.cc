@@ -70,6 +70,10 @@ absl::Status validate(const SchedulerOptions& scheduler) {
   constexpr double kSecondsMax = 86400;
   RETURN_IF_ERROR(
       require_range("scheduler.max_queued_s", scheduler.max_queued_s, 0.0, kSecondsMax));
+  RETURN_IF_ERROR(
+      require_range("scheduler.max_cache_hold_s", scheduler.max_cache_hold_s, 0.0, kSecondsMax));
+  RETURN_IF_ERROR(
+      require_range("scheduler.max_held_cache_share", scheduler.max_held_cache_share, 0.0, 1.0));
   return require_range<int64_t>("scheduler.max_num_queued_tokens", scheduler.max_num_queued_tokens,
                                 1, kBytesMax);
 }
@@ -131,6 +135,11 @@ absl::Status validate(const MetricsOptions& metrics) {
 }
 
 }  // namespace
+
+double longest_cache_hold_s(const SchedulerOptions& scheduler) {
+  const bool can_hold = scheduler.enable_prefix_caching && scheduler.max_held_cache_share > 0;
+  return can_hold ? scheduler.max_cache_hold_s : 0;
+}
 
 // CPU: the demo model on 2 threads costs the same at 2,048 tokens and 20 % less at 3,072.
 // GPU: what PBS saves of a layer grows with the square of the prompt and with the width of the

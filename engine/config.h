@@ -51,6 +51,8 @@ struct SchedulerOptions {
   double max_queued_s = 0;  // estimated wait until a prompt's prefill begins; 0 = no limit
   Overlap overlap = Overlap::kAuto;
   bool enable_prefix_caching = true;
+  double max_cache_hold_s = 3600;     // longest cache_hold_s of a request; 0 = holds are refused
+  double max_held_cache_share = 0.5;  // of the KV cache's pages, both tiers: held ones
 };
 
 // Which cached pages a prompt may start from.
@@ -109,6 +111,9 @@ void apply_paper_preset(PbsOptions& pbs);
 
 // kInvalidArgument names the key ("scheduler.max_num_seqs"), the value and the allowed range.
 absl::Status validate(const EngineConfig& config);
+
+// What a request may ask for: 0 where there is nothing to hold.
+double longest_cache_hold_s(const SchedulerOptions& scheduler);
 
 // pbs.params with the selector and the threshold that are set or, where they are not, go with the
 // scorer.

@@ -104,11 +104,14 @@ KvCacheShape cache_shape(const models::ModelConfig& model, kernels::DType dtype)
 
 absl::StatusOr<std::unique_ptr<KvCachePool>> create_pool(const kernels::Stream& stream,
                                                          const KvCacheShape& shape,
-                                                         const MemoryPlan& memory) {
+                                                         const MemoryPlan& memory,
+                                                         const SchedulerOptions& scheduler) {
   const Clock::time_point begin = Clock::now();
-  ASSIGN_OR_RETURN(auto pool, KvCachePool::create(stream, shape,
-                                                  {.num_pages = memory.num_pages,
-                                                   .num_host_pages = memory.num_host_pages}));
+  ASSIGN_OR_RETURN(auto pool,
+                   KvCachePool::create(stream, shape,
+                                       {.num_pages = memory.num_pages,
+                                        .num_host_pages = memory.num_host_pages,
+                                        .max_held_share = scheduler.max_held_cache_share}));
   if (memory.num_host_pages > 0) {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     spdlog::info("host tier of the KV cache: {} pages, {:.2f} GB in {:.2f} s",
@@ -205,7 +208,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const EngineConfig& given
                                      .metrics = Metrics(info.model_name, config.metrics.prefix),
                                      .loop = nullptr});
   impl->metrics.set_cache_config(info.page_size, info.num_pages);
-  ASSIGN_OR_RETURN(impl->pool, create_pool(impl->stream, shape, memory));
+  ASSIGN_OR_RETURN(impl->pool, create_pool(impl->stream, shape, memory, config.scheduler));
   ASSIGN_OR_RETURN(impl->runner, ModelRunner::create(config, memory.runner, impl->transformer,
                                                      *impl->pool, impl->stream));
   impl->loop = std::make_unique<EngineLoop>(config, memory.runner, *impl->pool, *impl->runner,

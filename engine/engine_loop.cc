@@ -77,6 +77,7 @@ Completion completion_of(const FinishedSequence& finished, bool is_forced) {
   completion.usage = {.prompt_tokens = sequence.num_prompt(),
                       .cached_tokens = std::max<int64_t>(sequence.first_cached, 0),
                       .completion_tokens = sequence.num_generated()};
+  if (sequence.spec().cache_hold_s > 0) completion.usage.cache_held_tokens = sequence.num_held;
   if (sequence.first_cached >= 0) {
     completion.timings.queue_ms = ms_between(sequence.spec().submitted, sequence.prefill_begin);
   }
@@ -101,6 +102,13 @@ void publish_tiers(const KvCachePool& pool, Metrics& metrics) {
                      .num_pages_hit = counters.num_host_hits,
                      .num_pages_copied = counters.num_to_host},
                     counters.num_dropped);
+  const HoldState holds = pool.hold_state();
+  metrics.set_cache_use({.num_holds = holds.num_holds,
+                         .num_pages_held = holds.num_pages,
+                         .num_holds_broken = holds.num_broken,
+                         .num_holds_cut = holds.num_cut,
+                         .num_salts = pool.salts().num_salts(),
+                         .num_pages_of_largest_salt = pool.salts().num_largest()});
 }
 
 // Whoever takes the place of this server is there by its end.

@@ -105,11 +105,13 @@ absl::StatusOr<SequenceSpec> Intake::admit(const Request& request, SequenceId id
                                   config_.limits.max_cache_salt_bytes));
   RETURN_IF_ERROR(
       require_range<int64_t>("priority", request.priority, -kPriorityMax, kPriorityMax));
+  RETURN_IF_ERROR(check_hold(request.cache_hold_s));
   SequenceSpec spec;
   spec.id = id;
   spec.submitted = Clock::now();
   spec.deadline = request.deadline;
   spec.priority = static_cast<int32_t>(request.priority);
+  spec.cache_hold_s = request.cache_hold_s;
   RETURN_IF_ERROR(fill_sampling(request.sampling, spec));
   RETURN_IF_ERROR(fill_stop_ids(request.stop, spec));
   ASSIGN_OR_RETURN(spec.prompt, tokenize(request.prompt, request.add_special_tokens));
@@ -186,6 +188,15 @@ absl::Status Intake::check_encoded(const std::vector<int32_t>& ids, const char* 
                             limits_.vocab_size - 1));
   }
   return absl::OkStatus();
+}
+
+absl::Status Intake::check_hold(float hold_s) const {
+  const auto longest = static_cast<float>(longest_cache_hold_s(config_.scheduler));
+  if (hold_s > 0 && longest == 0) {
+    return field_error("cache_hold_s", absl::StrCat("cache_hold_s is ", hold_s,
+                                                    ", must be 0: this server holds no pages"));
+  }
+  return require_range("cache_hold_s", hold_s, 0.0f, longest);
 }
 
 absl::Status Intake::check_stop(const StopRules& stop) const {

@@ -38,6 +38,7 @@ class Intake {
   // The same of ids that the tokenizer made of a text: names the text, which is what was sent.
   absl::Status check_encoded(const std::vector<int32_t>& ids, const char* field) const;
   absl::Status check_stop(const StopRules& stop) const;
+  absl::Status check_hold(float hold_s) const;
   absl::Status fill_lengths(const Request& request, SequenceSpec& spec) const;
   absl::Status fill_sampling(const SamplingParams& sampling, SequenceSpec& spec) const;
   absl::Status fill_stop_ids(const StopRules& stop, SequenceSpec& spec) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <ranges>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -76,7 +77,10 @@ KvCachePool::KvCachePool(PageMemory memory, const KvCacheOptions& options)
       memory_(std::move(memory)),
       allocator_(static_cast<int32_t>(options.num_pages)),
       host_allocator_(static_cast<int32_t>(options.num_host_pages)),
-      cache_(num_pages(), num_host_pages()) {
+      cache_(num_pages(), num_host_pages()),
+      holds_(cache_),
+      max_held_(static_cast<int32_t>(options.max_held_share *
+                                     static_cast<double>(num_pages() + num_host_pages()))) {
   if (num_host_pages() > 0) {
     reserve_ = reserve_of(num_pages(), kReservePages);
     host_reserve_ = reserve_of(num_host_pages(), 2 * PageCopies::kBatchPages);
@@ -110,9 +114,7 @@ bool KvCachePool::allocate(BlockTable& table, int32_t num_pages, Handover handov
 
 // Evicts, where it can, until `num_free` pages are free, and keeps so many of the host free.
 void KvCachePool::make_room(int32_t num_free, int32_t num_host_free) {
-  while (this->num_free() < num_free && cache_.num_evictable(Tier::kDevice) > 0) {
-    evict(num_host_free);
-  }
+  while (this->num_free() < num_free && num_evictable() > 0) evict(num_host_free);
   if (copies_) copies_->flush();
 }
 
@@ -120,7 +122,7 @@ void KvCachePool::make_room(int32_t num_free, int32_t num_host_free) {
 // wrote it: nobody waits here. So the freed page stands last in the row.
 void KvCachePool::evict(int32_t num_host_free) {
   const int32_t host_page = take_host_page(num_host_free);
-  if (host_page < 0) {
+  if (host_page < 0) {  // not of a held page: num_evictable() counts those that find one
     ++counters_.num_dropped;
     return drop_ref(cache_.evict(Tier::kDevice));
   }
@@ -129,9 +131,9 @@ void KvCachePool::evict(int32_t num_host_free) {
   check_eq(allocator_.drop_ref(page, RowEnd::kFront), 0, "references to an evicted page");
 }
 
-// -1 if there is none to be had: no tier, or all of it is on its way to the device. The one freed
-// first goes first, so that what goes out does not wait for what has just begun to come in; some
-// are kept free for that.
+// -1 if there is none to be had: no tier, or all of it is held or on its way to the device. The one
+// freed first goes first, so that what goes out does not wait for what has just begun to come in;
+// some are kept free for that.
 int32_t KvCachePool::take_host_page(int32_t num_host_free) {
   if (host_allocator_.num_free() <= num_host_free && cache_.num_evictable(Tier::kHost) > 0) {
     ++counters_.num_dropped;
@@ -156,13 +158,12 @@ int32_t KvCachePool::first_on_host(const PrefixMatch& match, int32_t num_pages) 
   return static_cast<int32_t>(found - match.chain.begin());
 }
 
-// The ancestors of what is pinned are pinned: what is not, and counts as available, is an end too.
-int32_t KvCachePool::num_needed(const PrefixMatch& match, int32_t num_pages) const {
-  first_on_host(match, num_pages);  // checks the match
+// The ancestors of what is pinned are pinned: what is not is an end too.
+int32_t KvCachePool::first_unpinned(const PrefixMatch& match, int32_t num_pages) const {
   const auto end = match.chain.begin() + num_pages;
-  const auto unpinned = std::partition_point(
+  const auto found = std::partition_point(
       match.chain.begin(), end, [&](const EntryRef& ref) { return cache_.is_pinned(ref.entry); });
-  return static_cast<int32_t>(end - unpinned);
+  return static_cast<int32_t>(found - match.chain.begin());
 }
 
 bool KvCachePool::acquire(const PrefixMatch& match, int32_t num_pages, BlockTable& table) {
@@ -171,6 +172,10 @@ bool KvCachePool::acquire(const PrefixMatch& match, int32_t num_pages, BlockTabl
   const auto chain = std::span(match.chain).first(num_pages);
   const int32_t first_loaded = first_on_host(match, num_pages);
   for (const EntryRef& ref : chain) cache_.pin(ref.entry);
+  if (first_loaded < num_pages && num_available() == 0) {
+    for (const EntryRef& ref : std::views::reverse(chain)) cache_.drop_pin(ref.entry);
+    return false;
+  }
   load(chain.subspan(first_loaded));
   table.pool_ = this;
   for (const EntryRef& ref : chain) {
@@ -195,6 +200,7 @@ void KvCachePool::load(std::span<const EntryRef> entries) {
     int32_t num_kept = num_free() + host_allocator_.num_free();
     if (num_kept == 0) num_kept = cache_.num_evictable(Tier::kHost);
     if (num_kept > 0) count = std::min(count, num_kept);
+    count = std::min(count, num_available());  // held pages go out as others come in
     make_room(std::max(count, std::min(count + reserve_, num_kept)), 0);
     for (const EntryRef& ref : entries.first(count)) {
       const int32_t page = allocator_.take(RowEnd::kFront);  // with the reference of the cache
@@ -266,7 +272,7 @@ void KvCachePool::check_integrity(std::span<const BlockTable* const> tables) con
   check_eq(num_held, num_used(), "number of used pages");
   check_eq(num_cached_alone, num_cached(), "number of cached pages");
   allocator_.check_integrity();
-  cache_.check_integrity(num_holders);
+  cache_.check_integrity(num_holders, holds_.chains());
   std::vector<int32_t> num_host_refs(num_host_pages(), 0);
   for (const int32_t page : cache_.host_pages()) ++num_host_refs[page];
   for (int32_t page = 0; page < num_host_pages(); ++page) {

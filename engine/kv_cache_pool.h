@@ -5,6 +5,8 @@
 //
 // A cached page that the device has no room for moves to the host tier and can be found there; the
 // host's least recently used page makes room for it. Without a host tier it is lost.
+//
+// A held page (cache_holds.h) is not lost: it moves to the host, or stays where it is.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "engine/block_table.h"
+#include "engine/cache_holds.h"
 #include "engine/page_allocator.h"
 #include "engine/page_copies.h"
 #include "engine/page_memory.h"
@@ -32,6 +35,7 @@ struct KvCacheOptions {
   int64_t num_host_pages = 0;  // 0 = no host tier
   FreedPages freed_pages = FreedPages::kKeep;
   CopyTiming copies = CopyTiming::kAtOnce;
+  double max_held_share = 0.5;  // of the pages of both tiers
 };
 
 // When pages that are handed out may be written. One that was evicted to make room for them is
@@ -48,6 +52,13 @@ struct TierCounters {
   int64_t num_to_host = 0;      // copied
   int64_t num_to_device = 0;
   int64_t num_dropped = 0;  // cached pages lost: evicted from the last tier there is
+};
+
+struct HoldState {
+  int64_t num_holds = 0;
+  int64_t num_pages = 0;   // of both tiers, each counted once
+  int64_t num_broken = 0;  // since the start: holds that made way for a prompt
+  int64_t num_cut = 0;     // since the start: holds that were given less than they asked for
 };
 
 class KvCachePool {
@@ -80,7 +91,8 @@ class KvCachePool {
 
   // Appends the first `num_pages` pages of the match. Those on the host get pages of the device and
   // their copies begin; nothing may read or write the table's pages before is_loaded(table). All or
-  // nothing: false, and nothing changes, if num_available() < num_needed(match, num_pages).
+  // nothing: false, and nothing changes, if num_available() < num_needed(match, num_pages), or if
+  // that is all there is and held pages leave no page to swap through.
   // The caller leaves something to compute, and takes no more than the prefill may use.
   // REQUIRES: the match is refreshed and nothing was evicted since; the table is empty.
   [[nodiscard]] bool acquire(const PrefixMatch& match, int32_t num_pages, BlockTable& table);
@@ -102,6 +114,18 @@ class KvCachePool {
   void insert(std::string_view root, std::span<const int32_t> tokens, BlockTable& table,
               int32_t num_pages);
 
+  // Keeps the table's registered pages in the cache until `until`, as far as the share of held
+  // pages has room, from the first page on. Pages that others hold already cost nothing. At most
+  // `num_spare` of them become unavailable that were available. Returns the number of pages held.
+  // REQUIRES: nothing happened to the pool since insert() for this table.
+  int32_t hold(const BlockTable& table, Clock::time_point until, int64_t num_spare);
+  // Ends the holds whose time has come.
+  void expire_holds(Clock::time_point time) { holds_.expire(time); }
+  // Breaks holds, those that would end first, until a prompt of `num_pages` pages, which begins
+  // with the first `num_matched` of the match, would fit if it were the only one. Nothing where it
+  // never will. REQUIRES: the match is refreshed.
+  void break_holds_for(const PrefixMatch& match, int32_t num_matched, int64_t num_pages);
+
   // This layer's pages, all of them.
   models::KvPages layer(int64_t index) const { return memory_.layer(index); }
   int64_t page_bytes() const { return memory_.shape().page_bytes(); }
@@ -111,11 +135,13 @@ class KvCachePool {
   int32_t num_used() const { return num_used_; }
   int32_t num_cached() const { return num_pages() - num_free() - num_used(); }
   // Pages that can be had at once.
-  int32_t num_available() const { return num_free() + cache_.num_evictable(Tier::kDevice); }
+  int32_t num_available() const { return num_free() + num_evictable(); }
 
   int32_t num_host_pages() const { return host_allocator_.num_pages(); }
   int32_t num_host_cached() const { return cache_.num_entries(Tier::kHost); }
   TierCounters counters() const;
+  HoldState hold_state() const;
+  const SaltPages& salts() const { return cache_.salts(); }
   int64_t num_hashes() const { return cache_.num_hashes(); }  // of pages' tokens, for look-ups
 
   // Tests, CopyTiming::kDeferred.
@@ -139,17 +165,24 @@ class KvCachePool {
   int32_t take_host_page(int32_t num_host_free);
   void load(std::span<const EntryRef> entries);
   int32_t first_on_host(const PrefixMatch& match, int32_t num_pages) const;
+  int32_t first_unpinned(const PrefixMatch& match, int32_t num_pages) const;
+  int32_t num_held_of(const PrefixMatch& match, int32_t num_pages) const;
+  int32_t num_evictable() const;
 
   FreedPages freed_pages_;
   PageMemory memory_;
   PageAllocator allocator_;
   PageAllocator host_allocator_;
   PrefixCache cache_;
+  CacheHolds holds_;
+  int32_t max_held_;                  // pages
   std::optional<PageCopies> copies_;  // with a host tier
   int32_t reserve_ = 0;               // pages that are free before they are asked for
   int32_t host_reserve_ = 0;
   int32_t num_used_ = 0;
   TierCounters counters_;
+  int64_t num_broken_ = 0;
+  int64_t num_cut_ = 0;
 };
 
 }  // namespace pbserve::engine

@@ -69,6 +69,7 @@ struct Metrics::Impl {
             .copied_pages = &tier_copied_pages.Add(label),
             .copied_bytes = &tier_copied_bytes.Add(label)};
   }
+  static void raise(Counter* counter, int64_t total);  // to a count since the start
   static void set(const TierSamples& samples, const TierState& state);
 
   Family<Counter>& counter_family(const std::string& name, const std::string& help) {
@@ -133,6 +134,17 @@ struct Metrics::Impl {
   Counter& tier_dropped = counter("kv_cache_dropped_pages_total",
                                   "Cached pages lost: evicted, and no tier had room for them.");
   std::array<TierSamples, kTierNames.size()> tiers{};
+  Gauge& holds = gauge("kv_cache_holds", "Chains of cached pages that cache_hold_s keeps.");
+  Gauge& held_pages = gauge("kv_cache_held_pages", "Pages of these, of both tiers.");
+  Counter& broken_holds = counter("kv_cache_broken_holds_total",
+                                  "Holds that ended early: a prompt did not fit beside them.");
+  Counter& cut_holds =
+      counter("kv_cache_cut_holds_total",
+              "Holds that kept less than the request's pages: the share of held pages was full.");
+  Gauge& salts =
+      gauge("prefix_cache_salts", "Values of cache_salt with cached pages; none is one.");
+  Gauge& largest_salt_pages = gauge("prefix_cache_largest_salt_pages",
+                                    "Cached pages, of both tiers, of the salt that has most.");
   Counter& prompt_tokens = counter("prompt_tokens_total", "Prompt tokens prefilled.");
   Counter& generation_tokens = counter("generation_tokens_total", "Tokens generated.");
   Counter& preemptions =
@@ -203,10 +215,11 @@ void Metrics::set_gauges(const Gauges& gauges) {
   impl_->kv_cached.Set(static_cast<double>(gauges.num_pages_cached) / num_pages);
 }
 
+void Metrics::Impl::raise(Counter* counter, int64_t total) {
+  counter->Increment(static_cast<double>(total) - counter->Value());
+}
+
 void Metrics::Impl::set(const TierSamples& samples, const TierState& state) {
-  const auto raise = [](Counter* counter, int64_t total) {
-    counter->Increment(static_cast<double>(total) - counter->Value());
-  };
   samples.pages_used->Set(static_cast<double>(state.num_pages_used));
   samples.pages_cached->Set(static_cast<double>(state.num_pages_cached));
   samples.pages_free->Set(static_cast<double>(state.num_pages_free));
@@ -220,8 +233,16 @@ void Metrics::Impl::set(const TierSamples& samples, const TierState& state) {
 void Metrics::set_tiers(const TierState& device, const TierState& host, int64_t num_pages_dropped) {
   Impl::set(impl_->tiers[0], device);
   Impl::set(impl_->tiers[1], host);
-  impl_->tier_dropped.Increment(static_cast<double>(num_pages_dropped) -
-                                impl_->tier_dropped.Value());
+  Impl::raise(&impl_->tier_dropped, num_pages_dropped);
+}
+
+void Metrics::set_cache_use(const CacheUse& use) {
+  impl_->holds.Set(static_cast<double>(use.num_holds));
+  impl_->held_pages.Set(static_cast<double>(use.num_pages_held));
+  Impl::raise(&impl_->broken_holds, use.num_holds_broken);
+  Impl::raise(&impl_->cut_holds, use.num_holds_cut);
+  impl_->salts.Set(static_cast<double>(use.num_salts));
+  impl_->largest_salt_pages.Set(static_cast<double>(use.num_pages_of_largest_salt));
 }
 
 void Metrics::count_preemption() { impl_->preemptions.Increment(); }

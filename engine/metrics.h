@@ -40,6 +40,17 @@ class Metrics {
     int64_t num_pages_copied = 0;  // to here from the other tier
   };
   void set_tiers(const TierState& device, const TierState& host, int64_t num_pages_dropped);
+  // Who keeps and who fills the prefix cache; pages of both tiers, the broken and the cut since the
+  // start.
+  struct CacheUse {
+    int64_t num_holds = 0;
+    int64_t num_pages_held = 0;
+    int64_t num_holds_broken = 0;
+    int64_t num_holds_cut = 0;
+    int64_t num_salts = 0;
+    int64_t num_pages_of_largest_salt = 0;
+  };
+  void set_cache_use(const CacheUse& use);
   void count_preemption();
   void count_prefix_cache(int64_t queried_tokens, int64_t hit_tokens);
   void observe_step(int64_t num_prefill_tokens, int64_t num_decode_tokens);

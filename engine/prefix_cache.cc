@@ -29,7 +29,8 @@ PrefixCache::PrefixCache(int32_t num_pages, int32_t num_host_pages, int32_t num_
       tokens_(entries_.size() * kPageSize),
       unused_(entries_.size()),
       entry_of_(num_pages, kNone),
-      buckets_(num_buckets > 0 ? num_buckets : num_buckets_for(std::ssize(entries_)), kNone) {
+      buckets_(num_buckets > 0 ? num_buckets : num_buckets_for(std::ssize(entries_)), kNone),
+      salts_(entries_.size()) {
   for (size_t i = 0; i < unused_.size(); ++i) {
     unused_[i] = static_cast<EntryId>(unused_.size() - 1 - i);  // entry 0 goes first
   }
@@ -76,7 +77,10 @@ PrefixCache::Inserted PrefixCache::insert(std::string_view root, std::span<const
 
   auto top = roots_.find(root);
   check(cursor.num_pages == 0 || top != roots_.end(), "the root of a sequence changed");
-  if (top == roots_.end()) top = roots_.emplace(root, Root{.serial = ++last_serial_}).first;
+  if (top == roots_.end()) {
+    const auto salt = salts_.find_or_add(CacheRoot::parse(root).salt);
+    top = roots_.emplace(root, Root{.serial = ++last_serial_, .salt = salt}).first;
+  }
   adopt_chain(pages, cursor, inserted);
   for (size_t i = cursor.num_pages; i < pages.size(); ++i) {
     const uint64_t parent_serial = i == 0 ? top->second.serial : cursor.last.serial;
@@ -115,7 +119,11 @@ void PrefixCache::pin(EntryId entry) {
 
 void PrefixCache::unpin(int32_t page) {
   check(contains(page), "unpin of a page that is not cached");
-  for (EntryId entry = entry_of_[page]; entry != kNone; entry = entries_[entry].parent) {
+  drop_pin(entry_of_[page]);
+}
+
+void PrefixCache::drop_pin(EntryId entry) {
+  for (; entry != kNone; entry = entries_[entry].parent) {
     check(entries_[entry].num_pins > 0, "cached page unpinned twice");
     if (--entries_[entry].num_pins > 0) return;
     append_to_list(entry);
@@ -123,7 +131,7 @@ void PrefixCache::unpin(int32_t page) {
 }
 
 int32_t PrefixCache::evict(Tier tier) {
-  const EntryId id = list(tier).oldest;
+  const EntryId id = list(tier, false).oldest;
   check(id != kNone, "no cached page to evict");
   remove_from_list(id);
   remove_from_bucket(id);
@@ -132,6 +140,7 @@ int32_t PrefixCache::evict(Tier tier) {
   if (listener_) listener_->on_removed(entry.root->first, entry.hash, tier);
   const int32_t page = entry.location.page;
   if (tier == Tier::kDevice) entry_of_[page] = kNone;
+  salts_.remove_page(entry.root->second.salt);
   if (entry.parent != kNone) {
     --entries_[entry.parent].num_children;
   } else if (--entry.root->second.num_children == 0) {
@@ -144,7 +153,8 @@ int32_t PrefixCache::evict(Tier tier) {
 }
 
 int32_t PrefixCache::move_to_host(int32_t host_page) {
-  const EntryId entry = list(Tier::kDevice).oldest;
+  const bool held = num_evictable(Tier::kDevice) == 0;
+  const EntryId entry = list(Tier::kDevice, held).oldest;
   check(entry != kNone, "no cached page to evict");
   remove_from_list(entry);
   const int32_t page = location(entry).page;
@@ -227,6 +237,7 @@ EntryId PrefixCache::add(int32_t page, EntryId parent, Roots::iterator root,
   entry.root = root;
   entry.num_pins = 1;
   place(id, {Tier::kDevice, page});
+  salts_.add_page(root->second.salt);
   if (parent == kNone) {
     entry.parent_serial = root->second.serial;
     ++root->second.num_children;
@@ -249,7 +260,7 @@ void PrefixCache::remove_from_bucket(EntryId entry) {
 }
 
 void PrefixCache::append_to_list(EntryId entry) {
-  List& to = list(location(entry).tier);
+  List& to = list_of(entry);
   entries_[entry].older = to.newest;
   entries_[entry].newer = kNone;
   (to.newest == kNone ? to.oldest : entries_[to.newest].newer) = entry;
@@ -259,7 +270,7 @@ void PrefixCache::append_to_list(EntryId entry) {
 
 void PrefixCache::remove_from_list(EntryId id) {
   const Entry& entry = entries_[id];
-  List& from = list(entry.location.tier);
+  List& from = list_of(id);
   (entry.older == kNone ? from.oldest : entries_[entry.older].newer) = entry.newer;
   (entry.newer == kNone ? from.newest : entries_[entry.newer].older) = entry.older;
   --from.size;

@@ -10,6 +10,11 @@
 // since a parent loses its last pin after its children. So leaves leave a tier first, and the
 // parent of an entry on the device is on the device: the host holds whole ends of chains. Nothing
 // on the host is pinned, but what is about to move to the device.
+//
+// An entry is held while somebody asked to keep its chain (cache_holds.h). Held entries without
+// pins wait in lists of their own, in the same order: they leave the device after all others, for
+// the host alone, and never leave the cache. The ancestors of what is held are held.
+//
 // Every operation on an entry is O(1); memory is fixed by the number of pages. Engine thread only.
 #pragma once
 
@@ -21,6 +26,7 @@
 #include <vector>
 
 #include "engine/cache_listener.h"
+#include "engine/salt_pages.h"
 
 namespace pbserve::engine {
 
@@ -89,29 +95,43 @@ class PrefixCache {
   // One pin per request that holds the page.
   void pin(EntryId entry);
   void unpin(int32_t page);  // REQUIRES: contains(page)
+  void drop_pin(EntryId entry);
 
-  // Removes the least recently used entry of a tier that has no pin and returns its page there.
+  // Holds the chain up to `last`, once more. Linear in what of it has no pin or was not held.
+  void hold(EntryId last);
+  void let_go(EntryId last);  // REQUIRES: a hold() of it
+  bool is_held(EntryId entry) const { return entries_[entry].num_holds > 0; }
+  std::vector<EntryId> chain_of(EntryId last) const;  // from the first one on
+
+  // Removes the least recently used entry of a tier that may go and returns its page there.
   // REQUIRES: num_evictable(tier), and that the entry's children have left.
   int32_t evict(Tier tier);
-  // Moves that entry from the device to a page of the host; returns the page it leaves.
+  // Moves that entry, or a held one where there is none, from the device to a page of the host;
+  // returns the page it leaves.
   int32_t move_to_host(int32_t host_page);
   // Moves an entry to a page of the device; returns the page of the host it leaves.
   // REQUIRES: it is on the host and pinned, its parent is on the device.
   int32_t move_to_device(EntryId entry, int32_t page);
 
   int32_t num_entries(Tier tier) const { return num_entries_[index_of(tier)]; }
-  int32_t num_evictable(Tier tier) const { return list(tier).size; }
+  int32_t num_evictable(Tier tier) const { return list(tier, false).size; }
+  int32_t num_held() const { return num_held_; }  // of both tiers, pinned or not
+  int32_t num_held_unpinned(Tier tier) const { return list(tier, true).size; }
+  const SaltPages& salts() const { return salts_; }
   std::vector<int32_t> host_pages() const;            // of all entries there; looks at every entry
   int64_t num_hashes() const { return num_hashes_; }  // of pages' tokens, since the start
 
-  // Dies if the chains, the hash table, the pins, the places or the lists contradict each other.
-  // `num_holders[page]` is the number of requests that hold the page of the device.
-  void check_integrity(std::span<const int32_t> num_holders) const;
+  // Dies if the chains, the hash table, the pins, the holds, the places, the lists or the salts
+  // contradict each other. `num_holders[page]` is the number of requests that hold the page of the
+  // device, `held` the last entry of every hold().
+  void check_integrity(std::span<const int32_t> num_holders,
+                       std::span<const EntryId> held = {}) const;
 
  private:
   struct Root {
     uint64_t serial = 0;
     int32_t num_children = 0;
+    SaltPages::Salts::iterator salt;
   };
   using Roots = std::map<std::string, Root, std::less<>>;
 
@@ -124,9 +144,10 @@ class PrefixCache {
     int32_t num_children = 0;
     Roots::iterator root;  // of the chain
     Location location;
-    int32_t num_pins = 0;  // requests that hold the page, and children that are pinned
+    int32_t num_pins = 0;   // requests that hold the page, and children that are pinned
+    int32_t num_holds = 0;  // of the chain that ends here, and children that are held
     EntryId next_in_bucket = kNone;
-    EntryId older = kNone;  // neighbours in the tier's list of entries without pins
+    EntryId older = kNone;  // neighbours in a list of entries without pins
     EntryId newer = kNone;
     uint64_t hash = 0;  // the listener's name of the block
   };
@@ -137,8 +158,10 @@ class PrefixCache {
   };
 
   static constexpr size_t index_of(Tier tier) { return static_cast<size_t>(tier); }
-  List& list(Tier tier) { return lists_[index_of(tier)]; }
-  const List& list(Tier tier) const { return lists_[index_of(tier)]; }
+  const List& list(Tier tier, bool held) const { return lists_[index_of(tier)][held ? 1 : 0]; }
+  List& list_of(EntryId entry) {
+    return lists_[index_of(location(entry).tier)][is_held(entry) ? 1 : 0];
+  }
   std::span<const int32_t> tokens_of(EntryId entry) const;
   size_t bucket_of(uint64_t parent_serial, std::span<const int32_t> tokens) const;
   EntryId find_child(uint64_t parent_serial, std::span<const int32_t> tokens) const;
@@ -152,10 +175,15 @@ class PrefixCache {
   void append_to_list(EntryId entry);
   void remove_from_list(EntryId entry);
 
-  void check_entry(EntryId entry, std::vector<int32_t>& num_pins,
-                   std::vector<int32_t>& num_children) const;
+  struct Counts {  // of the entries, counted anew
+    std::vector<int32_t> pins;
+    std::vector<int32_t> holds;
+    std::vector<int32_t> children;
+  };
+  void check_entry(EntryId entry, Counts& counts) const;
   void check_roots() const;
-  void check_list(Tier tier) const;
+  void check_salts() const;
+  void check_list(Tier tier, bool held) const;
 
   std::vector<Entry> entries_;
   std::vector<int32_t> tokens_;  // [num_entries_max, kPageSize]
@@ -164,8 +192,10 @@ class PrefixCache {
   std::vector<EntryId> buckets_;   // first entry of each, or kNone
   Roots roots_;                    // those that have children
   uint64_t last_serial_ = 0;
-  List lists_[kNumTiers];
+  List lists_[kNumTiers][2];  // the second: of held ones
   int32_t num_entries_[kNumTiers] = {0, 0};
+  int32_t num_held_ = 0;
+  SaltPages salts_;
   mutable int64_t num_hashes_ = 0;
   CacheListener* listener_ = nullptr;
 };

@@ -7,12 +7,17 @@
 
 namespace pbserve::engine {
 
-void PrefixCache::check_integrity(std::span<const int32_t> num_holders) const {
-  std::vector<int32_t> num_pins(entries_.size(), 0);
-  std::vector<int32_t> num_children(entries_.size(), 0);
+void PrefixCache::check_integrity(std::span<const int32_t> num_holders,
+                                  std::span<const EntryId> held) const {
+  const std::vector<int32_t> none(entries_.size(), 0);
+  Counts counts{.pins = none, .holds = none, .children = none};
+  for (const EntryId last : held) {
+    check(entries_[last].serial != 0, "a held page has left the cache");
+    ++counts.holds[last];
+  }
   for (size_t page = 0; page < entry_of_.size(); ++page) {
     if (entry_of_[page] == kNone) continue;
-    num_pins[entry_of_[page]] = num_holders[page];
+    counts.pins[entry_of_[page]] = num_holders[page];
     const Location at = location(entry_of_[page]);
     check(at.tier == Tier::kDevice && at.page == static_cast<int32_t>(page),
           "a page's entry is elsewhere");
@@ -21,24 +26,32 @@ void PrefixCache::check_integrity(std::span<const int32_t> num_holders) const {
   for (EntryId entry = 0; entry < std::ssize(entries_); ++entry) {
     if (entries_[entry].serial == 0) continue;
     ++num_live[index_of(location(entry).tier)];
-    check_entry(entry, num_pins, num_children);
+    check_entry(entry, counts);
   }
   int32_t num_unpinned = 0;
+  int32_t num_held = 0;
   for (size_t entry = 0; entry < entries_.size(); ++entry) {
     if (entries_[entry].serial == 0) continue;
-    check_eq(entries_[entry].num_pins, num_pins[entry], "pins of a cached page");
-    check_eq(entries_[entry].num_children, num_children[entry], "children of a cached page");
-    if (num_pins[entry] == 0) ++num_unpinned;
+    check_eq(entries_[entry].num_pins, counts.pins[entry], "pins of a cached page");
+    check_eq(entries_[entry].num_holds, counts.holds[entry], "holds of a cached page");
+    check_eq(entries_[entry].num_children, counts.children[entry], "children of a cached page");
+    if (counts.pins[entry] == 0) ++num_unpinned;
+    if (counts.holds[entry] > 0) ++num_held;
   }
+  check_eq(num_held, num_held_, "number of held pages");
+  int32_t num_listed = 0;
   for (const Tier tier : {Tier::kDevice, Tier::kHost}) {
     check_eq(num_live[index_of(tier)], num_entries(tier), "number of cached pages");
-    check_list(tier);
+    for (const bool is_held : {false, true}) {
+      check_list(tier, is_held);
+      num_listed += list(tier, is_held).size;
+    }
   }
-  check_eq(num_unpinned, num_evictable(Tier::kDevice) + num_evictable(Tier::kHost),
-           "number of pages without pins");
+  check_eq(num_unpinned, num_listed, "number of pages without pins");
   check_eq(std::accumulate(num_live, num_live + kNumTiers, size_t{0}) + unused_.size(),
            entries_.size(), "used and unused entries");
   check_roots();
+  check_salts();
 }
 
 std::vector<int32_t> PrefixCache::host_pages() const {
@@ -51,8 +64,7 @@ std::vector<int32_t> PrefixCache::host_pages() const {
   return pages;
 }
 
-void PrefixCache::check_entry(EntryId id, std::vector<int32_t>& num_pins,
-                              std::vector<int32_t>& num_children) const {
+void PrefixCache::check_entry(EntryId id, Counts& counts) const {
   const Entry& entry = entries_[id];
   check_eq(find_child(entry.parent_serial, tokens_of(id)), id,
            "a cached page is not found by its key");
@@ -69,8 +81,9 @@ void PrefixCache::check_entry(EntryId id, std::vector<int32_t>& num_pins,
   check_eq(parent.serial, entry.parent_serial, "a page outlives its parent");
   check(parent.location.tier == Tier::kDevice || entry.location.tier == Tier::kHost,
         "a page is on the device and its parent on the host");
-  ++num_children[entry.parent];
-  if (entry.num_pins > 0) ++num_pins[entry.parent];
+  ++counts.children[entry.parent];
+  if (entry.num_pins > 0) ++counts.pins[entry.parent];
+  if (entry.num_holds > 0) ++counts.holds[entry.parent];
 }
 
 void PrefixCache::check_roots() const {
@@ -84,14 +97,27 @@ void PrefixCache::check_roots() const {
   }
 }
 
-void PrefixCache::check_list(Tier tier) const {
+void PrefixCache::check_salts() const {
+  std::map<std::string_view, int32_t> num_pages;
+  for (const Entry& entry : entries_) {
+    if (entry.serial != 0) ++num_pages[CacheRoot::parse(entry.root->first).salt];
+  }
+  check_eq(num_pages.size(), salts_.salts().size(), "number of salts in use");
+  for (const auto& [name, salt] : salts_.salts()) {
+    check_eq(salt.num_pages, num_pages[name], "pages of a salt");
+  }
+  salts_.check_integrity();
+}
+
+void PrefixCache::check_list(Tier tier, bool held) const {
   std::vector<bool> has_left(entries_.size(), false);
   int32_t num_listed = 0;
   EntryId older = kNone;
-  for (EntryId id = list(tier).oldest; id != kNone; id = entries_[id].newer) {
+  for (EntryId id = list(tier, held).oldest; id != kNone; id = entries_[id].newer) {
     const Entry& entry = entries_[id];
     check(entry.serial != 0 && entry.num_pins == 0, "a listed page is not evictable");
     check(entry.location.tier == tier, "a page is in the list of another tier");
+    check_eq(is_held(id), held, "a page is in the list of held ones, or should be");
     check_eq(entry.older, older, "the list's links contradict each other");
     check(entry.parent == kNone || !has_left[entry.parent],
           "a parent would be evicted before its child");
@@ -99,8 +125,8 @@ void PrefixCache::check_list(Tier tier) const {
     older = id;
     ++num_listed;
   }
-  check_eq(older, list(tier).newest, "the list's newest page");
-  check_eq(num_listed, num_evictable(tier), "number of evictable pages");
+  check_eq(older, list(tier, held).newest, "the list's newest page");
+  check_eq(num_listed, list(tier, held).size, "number of pages in a list");
 }
 
 }  // namespace pbserve::engine

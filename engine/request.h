@@ -79,6 +79,7 @@ struct Request {
   StopRules stop;
   SparseAttention sparse;
   int64_t priority = 0;    // of prefill_order.h: lower goes first
+  float cache_hold_s = 0;  // its cached pages are held so long once it has finished
   std::string cache_salt;  // requests with different salts never share cached pages
   std::optional<Clock::time_point> deadline;
   // Asked on the submitting thread before the request is queued, with the tokens of its prompt and
@@ -99,6 +100,7 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // prompt tokens whose K/V came from the prefix cache
   int64_t completion_tokens = 0;
+  std::optional<int64_t> cache_held_tokens = {};  // with cache_hold_s: those whose pages are held
 };
 
 // Durations of one request; -1 where the phase was not reached.

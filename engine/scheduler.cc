@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ranges>
 #include <utility>
 
@@ -75,6 +76,7 @@ StepPlan Scheduler::plan_step(Clock::time_point time) {
   plan.slice_ms = limits_.slice_ms;
   const double since_last_ms = ms_between(planned_, time);
   planned_ = time;
+  pool_.expire_holds(time);
   plan_decode(plan);
   if (decoded_ && !plan.decode.empty()) {
     constexpr double kNewest = 0.1;
@@ -198,8 +200,21 @@ void Scheduler::cache_pages(Sequence& sequence) {
                static_cast<int32_t>(reusable / kPageSize));
 }
 
+// Those of a sequence that has finished. What prompts under way were promised stays available.
+void Scheduler::hold_pages(Sequence& sequence) {
+  const float hold_s = sequence.spec().cache_hold_s;
+  if (hold_s <= 0 || !limits_.prefix_caching) return;
+  const Clock::time_point until =
+      planned_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<float>(hold_s));
+  const int64_t num_spare = pool_.num_available() - num_promised_pages();
+  sequence.num_held = int64_t{kPageSize} * pool_.hold(sequence.blocks, until, num_spare);
+}
+
 FinishedSequence Scheduler::release(Sequence& sequence, FinishReason reason, absl::Status status) {
-  if (sequence.phase == Phase::kDecode) cache_pages(sequence);
+  if (sequence.phase == Phase::kDecode) {
+    cache_pages(sequence);
+    if (reason == FinishReason::kStop || reason == FinishReason::kLength) hold_pages(sequence);
+  }
   lanes_.remove(sequence, sequences_);
   sequence.blocks.clear();
   if (sequence.slot >= 0) free_slots_.push_back(sequence.slot);

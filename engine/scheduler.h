@@ -120,6 +120,7 @@ class Scheduler {
   void finish_job(Lane lane, Clock::time_point time);
   void observe_cost(const std::vector<PrefillChunk>& chunks, double ms);
   void cache_pages(Sequence& sequence);
+  void hold_pages(Sequence& sequence);
   FinishedSequence release(Sequence& sequence, FinishReason reason, absl::Status status);
 
   SchedulerLimits limits_;

@@ -244,6 +244,7 @@ bool Scheduler::admit(Sequence& sequence) {
   look_up(sequence);  // again: those before it may have evicted what it had
   const int64_t cached = next_to_compute(sequence);
   const auto num_cached = static_cast<int32_t>(cached / kPageSize);
+  pool_.break_holds_for(sequence.match, num_cached, pages_needed(sequence));
   const int64_t spare = num_promised_pages() + num_growth_pages(remaining_ms(sequence)) +
                         pool_.num_needed(sequence.match, num_cached);
   if (pool_.num_available() < pages_needed(sequence) - num_cached + spare) return false;

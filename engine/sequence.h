@@ -41,6 +41,7 @@ struct SequenceSpec {
   bool pbs = false;               // prefill with PBS (decided by length and request alone)
   float pbs_threshold = 0.0f;
   int32_t priority = 0;    // prefill_order.h
+  float cache_hold_s = 0;  // its pages are held so long once it has finished
   std::string cache_root;  // provenance of its pages: attention settings and salt
   Clock::time_point submitted;
   std::optional<Clock::time_point> deadline;
@@ -107,6 +108,7 @@ class Sequence {
   Clock::time_point prefill_begin;
   Clock::time_point prefill_end;
   int64_t num_reported = 0;  // of the prompt, in progress events
+  int64_t num_held = 0;      // tokens whose pages are held
   BlockCounts density;
   CoverageSums coverage;
 

@@ -88,6 +88,8 @@ void bind_engine(engine::EngineConfig* config, ConfigTable* table) {
   table->add_size("scheduler.max_num_queued_reqs", &scheduler.max_num_queued_reqs);
   table->add_size("scheduler.max_num_queued_tokens", &scheduler.max_num_queued_tokens);
   table->add("scheduler.max_queued_s", &scheduler.max_queued_s);
+  table->add("scheduler.max_cache_hold_s", &scheduler.max_cache_hold_s);
+  table->add("scheduler.max_held_cache_share", &scheduler.max_held_cache_share);
   table->add_enum("scheduler.overlap", &scheduler.overlap,
                   {{"auto", Overlap::kAuto}, {"on", Overlap::kOn}, {"off", Overlap::kOff}});
   table->add("scheduler.enable_prefix_caching", &scheduler.enable_prefix_caching);

@@ -110,6 +110,9 @@ void fill(const engine::Completion& completion, v1::Finished* message) {
   message->mutable_usage()->set_prompt_tokens(completion.usage.prompt_tokens);
   message->mutable_usage()->set_cached_tokens(completion.usage.cached_tokens);
   message->mutable_usage()->set_completion_tokens(completion.usage.completion_tokens);
+  if (const auto& held = completion.usage.cache_held_tokens) {
+    message->mutable_usage()->set_cache_held_tokens(*held);
+  }
   const engine::Timings& from = completion.timings;
   v1::Timings* timings = message->mutable_timings();
   if (from.queue_ms >= 0) timings->set_queue_ms(from.queue_ms);
@@ -152,6 +155,7 @@ absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
   request.stop = from_proto(message.stop());
   request.cache_salt = message.cache_salt();
   request.priority = message.priority();
+  request.cache_hold_s = message.cache_hold_s();
   request.add_special_tokens =
       message.has_add_special_tokens() ? message.add_special_tokens() : !message.has_chat();
   if (message.has_skip_special_tokens()) {

@@ -120,12 +120,14 @@ Reply metrics(App& app, const HttpRequest&) {
 
 Reply openapi(App& app, const HttpRequest&) {
   const engine::EngineInfo& info = app.engine->info();
-  return json_reply(openapi_document({.model_name = info.model_name,
-                                      .max_model_len = info.max_model_len,
-                                      .vocab_size = info.vocab_size,
-                                      .threshold_min = app.config.engine.pbs.threshold_min,
-                                      .request = app.config.engine.limits,
-                                      .strict = app.config.http.strict_params}));
+  return json_reply(openapi_document(
+      {.model_name = info.model_name,
+       .max_model_len = info.max_model_len,
+       .vocab_size = info.vocab_size,
+       .threshold_min = app.config.engine.pbs.threshold_min,
+       .max_cache_hold_s = engine::longest_cache_hold_s(app.config.engine.scheduler),
+       .request = app.config.engine.limits,
+       .strict = app.config.http.strict_params}));
 }
 
 Reply embeddings(App&, const HttpRequest&) {

@@ -160,10 +160,12 @@ Json format_render(const OpenAiCall& call, const engine::RenderedRequest& render
 }
 
 Json format_usage(const engine::Usage& usage) {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  Json json = {{"prompt_tokens", usage.prompt_tokens},
+               {"completion_tokens", usage.completion_tokens},
+               {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  if (usage.cache_held_tokens) json["cache_held_tokens"] = *usage.cache_held_tokens;
+  return json;
 }
 
 Json format_metrics(const engine::Completion& completion) {

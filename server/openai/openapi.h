@@ -17,6 +17,7 @@ struct OpenApiLimits {
   int64_t max_model_len = 0;  // tokens of prompt and output together
   int64_t vocab_size = 0;
   float threshold_min = 0;  // of sparse attention
+  double max_cache_hold_s = 0;
   engine::RequestLimits request = {};
   bool strict = false;  // unknown fields are refused
 };

@@ -91,6 +91,7 @@ void fill_in_limits(const OpenApiLimits& limits, Json* document) {
                        {"@max_stop_bytes", limits.request.max_stop_bytes},
                        {"@max_stop_token_ids", limits.request.max_stop_token_ids},
                        {"@max_cache_salt_bytes", limits.request.max_cache_salt_bytes},
+                       {"@max_cache_hold_s", limits.max_cache_hold_s},
                        {"@priority_min", -engine::kPriorityMax},
                        {"@priority_max", engine::kPriorityMax},
                        {"@threshold_min", shortest_decimal(limits.threshold_min)},

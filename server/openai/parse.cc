@@ -138,6 +138,7 @@ absl::StatusOr<OpenAiCall> finish(FieldReader* reader, OpenAiCall call,
   reader->read("skip_special_tokens", &request.skip_special_tokens);
   reader->read("cache_salt", &request.cache_salt);
   reader->read("priority", &request.priority);
+  reader->read("cache_hold_s", &request.cache_hold_s);
   reader->read("include_metrics", &call.include_metrics);
   read_sampling(reader, &request.sampling);
   read_stop(reader, &call);

@@ -118,7 +118,13 @@ INSTANTIATE_TEST_SUITE_P(
                            {"scheduler.max_num_queued_reqs is 0"}},
                       Case{"max_num_queued_tokens",
                            [](EngineConfig& c) { c.scheduler.max_num_queued_tokens = 0; },
-                           {"scheduler.max_num_queued_tokens is 0"}}),
+                           {"scheduler.max_num_queued_tokens is 0"}},
+                      Case{"max_cache_hold_s",
+                           [](EngineConfig& c) { c.scheduler.max_cache_hold_s = -1; },
+                           {"scheduler.max_cache_hold_s is -1, must be in [0, 86400]"}},
+                      Case{"max_held_cache_share",
+                           [](EngineConfig& c) { c.scheduler.max_held_cache_share = 1.5; },
+                           {"scheduler.max_held_cache_share is 1.5, must be in [0, 1]"}}),
     name_of);
 
 INSTANTIATE_TEST_SUITE_P(

@@ -16,13 +16,15 @@ const KvCacheShape kShape{
 
 // A pool with its stream. Freed and evicted pages are poisoned.
 struct TieredPool {
-  TieredPool(int64_t num_pages, int64_t num_host_pages, CopyTiming copies = CopyTiming::kAtOnce)
+  TieredPool(int64_t num_pages, int64_t num_host_pages, CopyTiming copies = CopyTiming::kAtOnce,
+             double max_held_share = 0.5)
       : stream(*kernels::Stream::create({}, 1)),
         pool(*KvCachePool::create(stream, kShape,
                                   {.num_pages = num_pages,
                                    .num_host_pages = num_host_pages,
                                    .freed_pages = FreedPages::kPoison,
-                                   .copies = copies})) {}
+                                   .copies = copies,
+                                   .max_held_share = max_held_share})) {}
   KvCachePool* operator->() { return pool.get(); }
   KvCachePool& operator*() { return *pool; }
 
@@ -134,6 +136,28 @@ TEST(HostTier, FullTiersSwap) {
   EXPECT_EQ(pool->counters().num_dropped, 0);
 }
 
+TEST(HostTier, PagesOfBothTiersAreCountedBySalt) {
+  TieredPool pool(8, 4);
+  const auto cache_for = [&](const char* root, const std::string& letters) {
+    BlockTable table;
+    ASSERT_TRUE(pool->allocate(table, static_cast<int32_t>(letters.size())));
+    pool->insert(root, tokens_of(letters), table, table.num_pages());
+    table.clear();
+    pool->check_integrity({});
+  };
+  cache_for("dense|one", "ab");
+  cache_for("pbs|one", "abc");
+  cache_for("dense|two", "a");
+  EXPECT_EQ(pool->salts().num_salts(), 2);
+  EXPECT_EQ(pool->salts().num_largest(), 5) << "dense and sparse pages of one tenant";
+  cache_for("dense|", "stuvwxyz");
+  EXPECT_EQ(pool->salts().num_salts(), 3) << "no salt is one, and the host counts";
+  EXPECT_EQ(pool->salts().num_largest(), 8);
+  cache_for("dense|three", "12345678");
+  EXPECT_EQ(pool->salts().num_salts(), 2) << "what was dropped does not";
+  EXPECT_EQ(pool->salts().num_largest(), 8);
+}
+
 // ---- copies that take their time ----
 
 TEST(HostTier, APageIsHandedOutWhileItIsBeingCopiedAway) {
@@ -220,11 +244,13 @@ TEST(HostTier, PagesAreKeptForStreamsThatGrow) {
 // ---- random operations ----
 
 // A prefix is one letter for the root and one for each page. Pages are written, and read, only when
-// the pool says so; copies run at random, or when something waits.
+// the pool says so; copies run at random, or when something waits. Some prefixes are held.
 class TierModel {
  public:
   TierModel(uint64_t seed, int64_t num_pages, int64_t num_host_pages)
-      : random_(seed), pool_(num_pages, num_host_pages, CopyTiming::kDeferred) {}
+      : random_(seed),
+        has_host_(num_host_pages > 0),
+        pool_(num_pages, num_host_pages, CopyTiming::kDeferred, 0.8) {}
 
   void run(int num_operations) {
     for (int op = 0; op < num_operations && !::testing::Test::HasFailure(); ++op) {
@@ -234,8 +260,10 @@ class TierModel {
       std::vector<const BlockTable*> tables;
       for (const auto& sequence : sequences_) tables.push_back(&sequence->table);
       pool_->check_integrity(tables);
+      check_held();
     }
   }
+  int32_t num_held_checks() const { return num_held_checks_; }
   TierCounters counters() { return pool_->counters(); }
 
  private:
@@ -256,14 +284,17 @@ class TierModel {
   }
 
   void step() {
-    const int32_t choice = draw(0, 11);
-    if (choice == 0) return pool_->copies().run_next_to_host();
-    if (choice == 1) return pool_->copies().run_next_to_device();
+    pool_->expire_holds(now_ += std::chrono::seconds(1));
+    std::erase_if(held_, [&](const auto& held) { return held.second <= now_; });
+    const int32_t choice = draw(0, 12);
+    if (choice == 0 && has_host_) return pool_->copies().run_next_to_host();
+    if (choice == 1 && has_host_) return pool_->copies().run_next_to_device();
     if (sequences_.empty() || (choice <= 4 && sequences_.size() < 6)) return start();
     const size_t index = static_cast<size_t>(draw(0, static_cast<int32_t>(sequences_.size()) - 1));
     Sequence& sequence = *sequences_[index];
     if (choice <= 7) return allocate(sequence);
     if (choice == 8) return insert(sequence);
+    if (choice == 12) return hold(sequence);
     if (choice == 9) {
       sequence.table.truncate(draw(0, sequence.table.num_pages()));
       sequence.num_written = std::min(sequence.num_written, sequence.table.num_pages());
@@ -283,7 +314,10 @@ class TierModel {
     const int32_t needed = pool_->num_needed(match, num_pages);
     const int32_t available = pool_->num_available();
     const bool is_taken = pool_->acquire(match, num_pages, sequence->table);
-    EXPECT_EQ(is_taken, needed <= available);
+    // Where held pages leave none to swap through, one page more is needed.
+    if (needed != available || pool_->hold_state().num_pages == 0) {
+      EXPECT_EQ(is_taken, needed <= available);
+    }
     EXPECT_EQ(pool_->num_available(), is_taken ? available - needed : available);
     sequence->num_written = sequence->table.num_pages();
     sequences_.push_back(std::move(sequence));
@@ -318,7 +352,28 @@ class TierModel {
                   draw(0, sequence.num_written));
   }
 
+  void hold(Sequence& sequence) {
+    insert(sequence);
+    const int32_t available = pool_->num_available();
+    const int32_t num_spare = draw(0, 3);
+    const Clock::time_point until = now_ + std::chrono::seconds(draw(1, 40));
+    const int32_t count = pool_->hold(sequence.table, until, num_spare);
+    EXPECT_GE(pool_->num_available(), available - num_spare);
+    held_.emplace_back(sequence.name.substr(0, count + 1), until);
+  }
+
+  void check_held() {
+    for (const auto& [name, until] : held_) {
+      EXPECT_EQ(num_found(*pool_, name.substr(0, 1), name.substr(1)), std::ssize(name) - 1);
+      ++num_held_checks_;
+    }
+  }
+
   std::mt19937_64 random_;
+  bool has_host_;
+  Clock::time_point now_;
+  std::vector<std::pair<std::string, Clock::time_point>> held_;
+  int32_t num_held_checks_ = 0;
   TieredPool pool_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
 };
@@ -327,12 +382,14 @@ TEST(HostTier, RandomOperationsKeepEveryPagesContent) {
   const char* wish = std::getenv("PBSERVE_TEST_SEED");
   const uint64_t seed = wish != nullptr ? std::stoull(wish) : std::random_device()();
   std::cout << "PBSERVE_TEST_SEED=" << seed << "\n";
-  for (const auto& [num_pages, num_host_pages] : {std::pair{5, 3}, {16, 8}, {12, 40}, {40, 40}}) {
+  for (const auto& [num_pages, num_host_pages] :
+       {std::pair{5, 3}, {16, 8}, {16, 0}, {12, 40}, {40, 40}}) {
     TierModel model(seed, num_pages, num_host_pages);
-    model.run(4000);
+    model.run(8000);
     const TierCounters counters = model.counters();
     EXPECT_GT(counters.num_device_hits, 50) << num_pages;
-    if (num_pages == 40) continue;  // nearly everything has its place
+    EXPECT_GT(model.num_held_checks(), 500);
+    if (num_pages == 40 || num_host_pages == 0) continue;  // nearly everything has its place
     EXPECT_GT(counters.num_host_hits, 50) << num_pages;
     EXPECT_GT(counters.num_to_host, 50) << num_pages;
   }

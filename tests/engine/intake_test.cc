@@ -158,6 +158,9 @@ TEST_F(IntakeTest, ErrorsCarryTheirField) {
   EXPECT_EQ(with([](Request& r) { r.sparse.threshold = 2; }), "sparse_attention.threshold");
   EXPECT_EQ(with([](Request& r) { r.priority = 17; }), "priority");
   EXPECT_EQ(with([](Request& r) { r.priority = -17; }), "priority");
+  EXPECT_EQ(with([](Request& r) { r.cache_hold_s = 3601; }), "cache_hold_s");
+  EXPECT_EQ(with([](Request& r) { r.cache_hold_s = -1; }), "cache_hold_s");
+  EXPECT_EQ(with([](Request& r) { r.cache_hold_s = std::nanf(""); }), "cache_hold_s");
   EXPECT_EQ(with([](Request& r) { r.cache_salt = std::string(5000, 'x'); }), "cache_salt");
 }
 

@@ -41,6 +41,27 @@ TEST(Metrics, Gauges) {
   EXPECT_EQ(value_of(metrics, "kv_cache_cached_perc{model_name=\"demo\"}"), 0.5);
 }
 
+TEST(Metrics, WhoKeepsAndWhoFillsTheCache) {
+  Metrics metrics("demo");
+  for (const int64_t times : {1, 2}) {
+    metrics.set_cache_use({.num_holds = 2,
+                           .num_pages_held = 30,
+                           .num_holds_broken = 3 * times,
+                           .num_holds_cut = 4 * times,
+                           .num_salts = 5,
+                           .num_pages_of_largest_salt = 60});
+  }
+  const auto of = [&](const std::string& name) {
+    return value_of(metrics, name + "{model_name=\"demo\"}");
+  };
+  EXPECT_EQ(of("kv_cache_holds"), 2);
+  EXPECT_EQ(of("kv_cache_held_pages"), 30);
+  EXPECT_EQ(of("kv_cache_broken_holds_total"), 6);
+  EXPECT_EQ(of("kv_cache_cut_holds_total"), 8);
+  EXPECT_EQ(of("prefix_cache_salts"), 5);
+  EXPECT_EQ(of("prefix_cache_largest_salt_pages"), 60);
+}
+
 TEST(Metrics, TiersOfTheCache) {
   Metrics metrics("demo");
   EXPECT_EQ(value_of(metrics, "kv_cache_tier_hits_total{model_name=\"demo\",tier=\"host\"}"), 0);

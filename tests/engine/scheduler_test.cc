@@ -9,98 +9,10 @@
 #include <set>
 
 #include "kernels/ops/sample.h"
-#include "tests/engine/fake_runner.h"
-#include "tests/engine/sequence_factory.h"
+#include "tests/engine/scheduler_fixture.h"
 
 namespace pbserve::engine {
 namespace {
-
-constexpr ChunkRules kRules{.span = 512, .main_rows = 512, .express_rows = 256};
-constexpr int32_t kStopToken = -7;
-constexpr double kSliceMs = 1;
-
-class SchedulerTest : public testing::Test {
- protected:
-  void make(int64_t num_pages, int32_t num_slots, bool prefix_caching = true) {
-    pool_ = make_pool(num_pages);
-    const SchedulerLimits limits{.num_slots = num_slots,
-                                 .chunks = kRules,
-                                 .slice_ms = kSliceMs,
-                                 .prefix_caching = prefix_caching};
-    scheduler_ = std::make_unique<Scheduler>(limits, *pool_);
-  }
-
-  void add(SequenceSpec spec) {
-    spec.submitted = now_;
-    scheduler_->add(std::move(spec));
-  }
-
-  // One turn of the engine; the clock stands still but for what the runner says a slice took.
-  StepPlan step(int may_stay = 0) {
-    const int64_t num_hashes = pool_->num_hashes();
-    const StepPlan plan = scheduler_->plan_step(now_);
-    hashes_of_plan_ = pool_->num_hashes() - num_hashes;
-    if (plan.empty() && runner_.in_flight.empty()) {
-      if (auto stuck = scheduler_->take_stuck()) finished_.push_back(*std::move(stuck));
-    }
-    if (!plan.empty() || !plan.aborts.empty()) {
-      runner_.launch(plan, scheduler_->sequences());
-      scheduler_->launched(plan);
-      if (plan.slice) {
-        double ms = 0;
-        const SliceReport report = runner_.run_slice(plan, scheduler_->sequences(), ms);
-        now_ += std::chrono::microseconds(static_cast<int64_t>(1000 * ms));
-        scheduler_->sliced(plan, report, now_);
-      }
-      now_ += std::chrono::microseconds(10);
-    }
-    const bool idle_turn = plan.empty();
-    while (static_cast<int>(runner_.in_flight.size()) > (idle_turn ? 0 : may_stay)) {
-      std::vector<SampledToken> tokens;
-      for (FinishedSequence& gone : scheduler_->commit(runner_.in_flight.front(), tokens)) {
-        finished_.push_back(std::move(gone));
-      }
-      runner_.in_flight.pop_front();
-    }
-    scheduler_->check_integrity();
-    return plan;
-  }
-
-  StepPlan step_until_start() {
-    StepPlan plan;
-    for (int i = 0; i < 1000 && !plan.start; ++i) plan = step();
-    check(plan.start.has_value(), "no job starts");
-    return plan;
-  }
-
-  void set_slices_per_job(int count) {
-    runner_.job_ms = [count](const auto&) { return static_cast<double>(count) * kSliceMs; };
-  }
-
-  // A row takes so long, whatever stands before it.
-  void set_ms_per_row(double ms) {
-    runner_.job_ms = [ms](const std::vector<PrefillChunk>& chunks) {
-      double sum = 0;
-      for (const PrefillChunk& chunk : chunks)
-        sum += ms * static_cast<double>(chunk.end - chunk.begin);
-      return sum;
-    };
-  }
-
-  void run_until_done(int steps_max) {
-    while (!scheduler_->sequences().empty()) {
-      ASSERT_GT(steps_max--, 0) << "no forward progress";
-      step();
-    }
-  }
-
-  std::unique_ptr<KvCachePool> pool_;
-  std::unique_ptr<Scheduler> scheduler_;
-  FakeRunner runner_;
-  std::vector<FinishedSequence> finished_;
-  Clock::time_point now_ = Clock::now();
-  int64_t hashes_of_plan_ = 0;
-};
 
 TEST_F(SchedulerTest, ShortPromptsShareAJobBeforeALongOne) {
   make(64, 8);
@@ -307,7 +219,10 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
     runner_ = FakeRunner{};
     scheduler_.reset();  // before the pool its tables refer to
     finished_.clear();
-    make(12 + below(30), static_cast<int32_t>(1 + below(6)), below(2) == 0);
+    make_with({.num_pages = 12 + below(30),
+               .num_host_pages = below(2) * below(40),
+               .max_held_share = static_cast<double>(1 + below(4)) / 4},
+              static_cast<int32_t>(1 + below(6)), below(4) != 0);
     const int may_stay = static_cast<int>(below(2));
     std::set<SequenceId> submitted;
     for (SequenceId id = 1; id <= 150; ++id) {
@@ -317,7 +232,8 @@ TEST_F(SchedulerTest, RandomLifeKeepsEveryPageAccountedFor) {
         spec.pbs = below(3) == 0;
         spec.cache_root = spec.pbs ? "pbs|" : "dense|";
         spec.stop_ids = {kStopToken};
-        add(std::move(spec));
+        const float hold_s = below(2) == 0 ? 1e-3f * static_cast<float>(1 + below(1000)) : 0;
+        add_held(std::move(spec), hold_s);
         submitted.insert(id);
       }
       if (below(6) == 0 && !submitted.empty()) {

@@ -18,6 +18,16 @@ inline std::unique_ptr<KvCachePool> make_pool(int64_t num_pages) {
   return *std::move(pool);
 }
 
+// `stream` outlives the pool.
+inline std::unique_ptr<KvCachePool> make_pool(const kernels::Stream& stream,
+                                              const KvCacheOptions& options) {
+  const KvCacheShape shape{
+      .num_layers = 1, .num_kv_heads = 1, .head_dim = 16, .dtype = kernels::DType::kBF16};
+  auto pool = KvCachePool::create(stream, shape, options);
+  check(pool.ok(), "test pool");
+  return *std::move(pool);
+}
+
 // Prompt ids count up from `first`, so that sequences share a prefix exactly if they share `first`.
 inline SequenceSpec make_spec(SequenceId id, int64_t num_prompt, int64_t num_output,
                               int32_t first = 0) {

@@ -81,6 +81,7 @@ TEST(GrpcConvert, EveryFieldArrives) {
   message.mutable_sparse_attention()->set_threshold(0.7f);
   message.set_cache_salt("s");
   message.set_priority(-3);
+  message.set_cache_hold_s(90.5f);
   message.set_skip_special_tokens(false);
   const engine::Request request = *convert(message);
   EXPECT_THAT(std::get<std::vector<int32_t>>(request.prompt), ElementsAre(5));
@@ -97,6 +98,7 @@ TEST(GrpcConvert, EveryFieldArrives) {
   EXPECT_EQ(request.sparse.threshold, 0.7f);
   EXPECT_EQ(request.cache_salt, "s");
   EXPECT_EQ(request.priority, -3);
+  EXPECT_EQ(request.cache_hold_s, 90.5f);
   EXPECT_FALSE(request.skip_special_tokens);
 }
 
@@ -152,6 +154,7 @@ TEST(GrpcConvert, EventsBecomeMessages) {
   const v1::Finished finished = to_proto(done, "r1").finished();
   EXPECT_EQ(finished.reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(finished.usage().completion_tokens(), 2);
+  EXPECT_FALSE(finished.usage().has_cache_held_tokens());
   EXPECT_TRUE(finished.timings().has_queue_ms());
   EXPECT_FALSE(finished.timings().has_prefill_ms());
   EXPECT_EQ(finished.sparse().mode_used(), v1::SPARSE_MODE_PBS);
@@ -161,6 +164,8 @@ TEST(GrpcConvert, EventsBecomeMessages) {
   EXPECT_EQ(finished.sparse().coverage().lowest_head(), 0.7);
   done.sparse.coverage = std::nullopt;
   EXPECT_FALSE(to_proto(done, "r1").finished().sparse().has_coverage());
+  done.usage.cache_held_tokens = 0;
+  EXPECT_TRUE(to_proto(done, "r1").finished().usage().has_cache_held_tokens());
 }
 
 TEST(GrpcConvert, ErrorDetailsNameTheFieldAndTheWait) {

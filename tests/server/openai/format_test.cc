@@ -90,6 +90,19 @@ TEST(OpenAiFormat, UsageChunkHasNoChoices) {
   EXPECT_EQ(chunks[3]["choices"], Json::array());
   EXPECT_EQ(chunks[3]["usage"]["total_tokens"], 12);
   EXPECT_EQ(chunks[3]["usage"]["prompt_tokens_details"]["cached_tokens"], 4);
+  EXPECT_FALSE(chunks[3]["usage"].contains("cache_held_tokens"));
+}
+
+TEST(OpenAiFormat, UsageTellsWhatAHoldKeptEvenIfThatIsNothing) {
+  OpenAiFormatter::Options with_usage = options(OpenAiApi::kChat);
+  with_usage.include_usage = true;
+  OpenAiFormatter formatter(with_usage);
+  engine::Completion done = completion();
+  done.usage.cache_held_tokens = 0;
+  std::string sse;
+  formatter.append_finish(done, &sse);
+  const std::vector<Json> chunks = events(sse);
+  EXPECT_EQ(chunks[chunks.size() - 2]["usage"]["cache_held_tokens"], 0);
 }
 
 TEST(OpenAiFormat, ContinuousUsageCountsTokens) {

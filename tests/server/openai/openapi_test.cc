@@ -20,8 +20,11 @@ using ::testing::Not;
 using Names = std::set<std::string>;
 
 const Json& document() {
-  static const Json document = openapi_document(
-      {.model_name = "demo", .max_model_len = 4096, .vocab_size = 1000, .threshold_min = 0.05f});
+  static const Json document = openapi_document({.model_name = "demo",
+                                                 .max_model_len = 4096,
+                                                 .vocab_size = 1000,
+                                                 .threshold_min = 0.05f,
+                                                 .max_cache_hold_s = 600});
   return document;
 }
 
@@ -115,6 +118,7 @@ TEST(OpenApi, LimitsAreThoseOfTheServer) {
   const Json& fields = schema("CompletionRequest")["properties"];
   EXPECT_EQ(fields["model"]["enum"], Json::parse(R"(["demo", "", null])"));
   EXPECT_EQ(fields["sparse_attention"]["properties"]["threshold"]["minimum"], 0.05);
+  EXPECT_EQ(fields["cache_hold_s"]["maximum"], 600);
   EXPECT_THAT(fields["stop"]["description"], HasSubstr("256 bytes"));
   EXPECT_EQ(fields["n"]["enum"], Json::parse("[1, null]"));
 }

@@ -53,7 +53,8 @@ TEST(ParseCompletion, EveryFieldArrives) {
     "top_p": 0.5, "top_k": 40, "min_p": 0.1, "seed": 7, "stop": ["a", "b"],
     "stop_token_ids": [3], "ignore_eos": true, "include_stop_str_in_output": true,
     "skip_special_tokens": false, "add_special_tokens": false, "cache_salt": "s", "priority": -2,
-    "request_id": "mine", "stream": true, "include_metrics": true, "return_progress": true,
+    "cache_hold_s": 90.5, "request_id": "mine", "stream": true, "include_metrics": true,
+    "return_progress": true,
     "sse_keep_alive": false, "sparse_attention": {"mode": "pbs", "threshold": 0.5},
     "stream_options": {"include_usage": true, "continuous_usage_stats": true}})");
   const engine::Request& request = call.request;
@@ -74,6 +75,7 @@ TEST(ParseCompletion, EveryFieldArrives) {
   EXPECT_FALSE(request.add_special_tokens);
   EXPECT_EQ(request.cache_salt, "s");
   EXPECT_EQ(request.priority, -2);
+  EXPECT_EQ(request.cache_hold_s, 90.5f);
   EXPECT_EQ(request.sparse.mode, engine::SparseMode::kPbs);
   EXPECT_EQ(request.sparse.threshold, 0.5f);
   EXPECT_TRUE(call.stream && call.include_usage && call.continuous_usage && call.include_metrics &&
@@ -101,8 +103,8 @@ TEST(ParseCompletion, TopKMinusOneIsAll) {
 TEST(ParseCompletion, WrongTypesNameTheField) {
   for (const char* field :
        {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop",
-        "stop_token_ids", "ignore_eos", "stream", "cache_salt", "request_id", "model",
-        "include_metrics", "sparse_attention", "add_special_tokens", "return_progress"}) {
+        "stop_token_ids", "ignore_eos", "stream", "cache_salt", "cache_hold_s", "request_id",
+        "model", "include_metrics", "sparse_attention", "add_special_tokens", "return_progress"}) {
     Json body = {{"prompt", "x"}};
     body[field] = Json::array({Json::array()});
     EXPECT_EQ(error_param(parse_completion(body, options()).status()), field);
