@@ -18,7 +18,8 @@ struct OpenApiLimits {
   int64_t vocab_size = 0;
   float threshold_min = 0;  // of sparse attention
   engine::RequestLimits request = {};
-  bool strict = false;  // unknown fields are refused
+  int64_t max_ttl_s = 0;  // of contexts
+  bool strict = false;    // unknown fields are refused
 };
 
 Json openapi_document(const OpenApiLimits& limits);
