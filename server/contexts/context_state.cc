@@ -120,8 +120,10 @@ absl::Status check_part(const ContextState& state, const Context& context, int64
   return check_bytes(state, context, bytes);
 }
 
-absl::Status take_part(ContextState* state, Context* context, ContextTokens::Growth growth) {
-  const int64_t num_tokens = std::ssize(context->tokens.decided()) + std::ssize(growth.ids);
+absl::Status take_part(ContextState* state, Context* context, ContextTokens::Growth growth,
+                       int64_t num_tail_tokens) {
+  const int64_t num_tokens =
+      std::ssize(context->tokens.decided()) + std::ssize(growth.ids) + num_tail_tokens;
   const int64_t limit = state->engine.max_model_len - 1;
   if (num_tokens > limit) {
     return invalid_field(
@@ -133,7 +135,6 @@ absl::Status take_part(ContextState* state, Context* context, ContextTokens::Gro
   context->tokens.commit(std::move(growth));
   state->num_bytes += bytes - context->charged_bytes;
   context->charged_bytes = bytes;
-  ++context->num_parts;
   return absl::OkStatus();
 }
 

@@ -38,7 +38,9 @@ absl::StatusOr<std::shared_ptr<Context>> find(ContextState* state, const Caller&
                                               const std::string& id);
 // Whether it may take a part now that makes it `bytes` large.
 absl::Status check_part(const ContextState& state, const Context& context, int64_t bytes);
-absl::Status take_part(ContextState* state, Context* context, ContextTokens::Growth growth);
+// `num_tail_tokens` are those of the text that stays undecided, if no more comes.
+absl::Status take_part(ContextState* state, Context* context, ContextTokens::Growth growth,
+                       int64_t num_tail_tokens);
 
 // Of prompts that begin with the context: dense or PBS, as far as it can be known before its last
 // part has come; unset before.

@@ -122,15 +122,19 @@ absl::StatusOr<ContextInfo> ContextStore::append(const Caller& caller, const std
   }
   // Until it is over this thread alone looks at the tokens, or changes them.
   const Taking taking(state_.get(), context.get());
-  ContextTokens::Growth growth;
-  if (part.prompt) {
-    ASSIGN_OR_RETURN(growth, context->tokens.grown_by(state_->engine.tokenize, *part.prompt));
+  const Tokenize& tokenize = state_->engine.tokenize;
+  const engine::Prompt nothing = std::string();
+  ASSIGN_OR_RETURN(ContextTokens::Growth growth,
+                   context->tokens.grown_by(tokenize, part.prompt ? *part.prompt : nothing));
+  int64_t num_tail_tokens = 0;  // at the end they count too
+  if (part.is_last && !growth.tail.empty()) {
+    ASSIGN_OR_RETURN(const std::vector<int32_t> end, tokenize(growth.tail, growth.adds_special));
+    num_tail_tokens = std::ssize(end);
   }
   const std::lock_guard lock(state_->mutex);
   if (context->is_gone) return context_not_found(id);
-  if (part.prompt) {
-    RETURN_IF_ERROR(take_part(state_.get(), context.get(), std::move(growth)));
-  }
+  RETURN_IF_ERROR(take_part(state_.get(), context.get(), std::move(growth), num_tail_tokens));
+  if (part.prompt) ++context->num_parts;
   if (part.is_last) context->is_ready = true;
   const ContextClock::time_point now = state_->engine.now();
   context->expires = now + context->ttl;

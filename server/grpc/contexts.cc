@@ -86,6 +86,13 @@ void CreateContextCall::serve(grpc::ByteBuffer* bytes) {
 
 void CreateContextCall::end_messages() {
   if (id_.empty()) return finish(absl::InvalidArgumentError(kNoParts));
+  const auto self = std::static_pointer_cast<CreateContextCall>(shared_from_this());
+  context_->app->workers.post(0, [self] { self->guard([&self] { self->complete(); }); });
+}
+
+void CreateContextCall::complete() {
+  const WorkerPool& workers = context_->app->workers;
+  if (workers.refuses()) return fail(workers.refusal());
   const absl::StatusOr<ContextInfo> info =
       context_->app->contexts.append(request_->record.caller, id_, {.prompt = {}, .is_last = true});
   if (!info.ok()) return fail(info.status());

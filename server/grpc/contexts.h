@@ -20,6 +20,7 @@ class CreateContextCall : public GrpcCall {
  private:
   void serve(grpc::ByteBuffer* bytes) override;
   void end_messages() override;
+  void complete();  // on a worker
 
   absl::Status take(grpc::ByteBuffer* bytes);
   // Makes the context, unless there is one.

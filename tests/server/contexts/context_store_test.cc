@@ -275,6 +275,17 @@ TEST_F(ContextStoreTest, MoreTokensThanTheModelTakesAreRefusedWithTheNumbers) {
   EXPECT_FALSE(store_->get(nobody_, id)->is_ready);
 }
 
+TEST_F(ContextStoreTest, TheEndOfItsTextCountsOnceNoMoreComes) {
+  const std::string id = make(nobody_, Ids(60, 1), false);
+  const engine::Prompt text = std::string(40, '.');  // nothing of it is decided before the end
+  ASSERT_TRUE(store_->append(nobody_, id, {.prompt = text, .is_last = false}).ok());
+  EXPECT_EQ(store_->get(nobody_, id)->num_tail_bytes, 40);
+  const auto refused = store_->append(nobody_, id, {.prompt = {}, .is_last = true});
+  EXPECT_EQ(http_status(refused.status()), 400);
+  EXPECT_THAT(to_error_body(refused.status()), HasSubstr("100 tokens, at most 99"));
+  EXPECT_FALSE(store_->get(nobody_, id)->is_ready);
+}
+
 TEST_F(ContextStoreTest, WhatACreationCannotHoldLeavesNothing) {
   EXPECT_EQ(
       http_status(store_->create(nobody_, {}, {.prompt = Ids(100, 1), .is_last = false}).status()),
