@@ -104,6 +104,21 @@ absl::Status buffers_full(absl::string_view what, int64_t limit_bytes) {
   return with(std::move(status), kCode, "buffers_full");
 }
 
+absl::Status contexts_full(absl::string_view message) {
+  return with(absl::ResourceExhaustedError(message), kCode, "contexts_full");
+}
+
+absl::Status context_not_found(absl::string_view id) {
+  absl::Status status =
+      absl::NotFoundError(absl::StrCat("there is no context '", id.substr(0, kRepeatedBytesMax),
+                                       "': it has expired or been deleted, or never was"));
+  return with(with(std::move(status), kCode, "context_not_found"), kParam, "context");
+}
+
+absl::Status context_conflict(absl::string_view message) {
+  return with(with(absl::AbortedError(message), kCode, "context_conflict"), kParam, "context");
+}
+
 absl::Status client_left() {
   return absl::CancelledError(
       "the client closed its sending side, which cancels the request: keep it open until the "
@@ -169,6 +184,8 @@ int http_status(const absl::Status& status) {
       return 401;
     case absl::StatusCode::kNotFound:
       return 404;
+    case absl::StatusCode::kAborted:
+      return 409;
     case absl::StatusCode::kResourceExhausted:
       return 429;
     case absl::StatusCode::kCancelled:

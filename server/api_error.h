@@ -35,6 +35,11 @@ absl::Status out_of_memory();
 absl::Status unexpected_exception();
 // `what` finds no room in server.max_buffered_bytes.
 absl::Status buffers_full(absl::string_view what, int64_t limit_bytes);
+// There are as many contexts, or bytes of them, as there may be.
+absl::Status contexts_full(absl::string_view message);
+absl::Status context_not_found(absl::string_view id);
+// A context is not in the state that the request needs: 409, ABORTED.
+absl::Status context_conflict(absl::string_view message);
 // The client ended its sending side before it had the answer.
 absl::Status client_left();
 

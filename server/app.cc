@@ -43,6 +43,7 @@ App::App(engine::Engine* the_engine, const ServerConfig& the_config,
       span_exporter(std::move(exporter)),
       reports(
           std::make_shared<RequestReports>(log_options(the_config.server), metrics, span_exporter)),
+      contexts(context_engine(the_engine), the_config.contexts),
       buffers(the_config.server.max_buffered_bytes),
       http_connections(http_limits(the_config)),
       readiness(the_engine),

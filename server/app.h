@@ -11,6 +11,7 @@
 #include "server/auth.h"
 #include "server/byte_budget.h"
 #include "server/config/config.h"
+#include "server/contexts/context_store.h"
 #include "server/grpc/connections.h"
 #include "server/http/connections.h"
 #include "server/readiness.h"
@@ -37,6 +38,7 @@ struct App {
   const std::shared_ptr<SpanExporter> span_exporter;  // or null
   const std::shared_ptr<RequestReports> reports;
   const KvEventPublisher* kv_events = nullptr;  // or null; set before anybody is served
+  ContextStore contexts;
   ByteBudget buffers;  // what the wire holds; above all that holds leases of it
   HttpConnections http_connections;
   std::shared_ptr<GrpcConnections> grpc_connections;  // once gRPC is served; null where it is not

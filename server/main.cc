@@ -76,6 +76,7 @@ void wait_for_stop(const ProcessSignals& signals, const CommandLine& line, App* 
 void end_fronts(App* app, HttpServer* http, GrpcServer* grpc) {
   const double timeout_s = app->config.server.shutdown_timeout_s;
   const auto limit = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
+  app->contexts.stop();                                           // nobody waits for its prefills
   app->workers.refuse(std::chrono::steady_clock::now() + limit);  // the engine would take no more
   if (!app->engine->drain(limit.count())) {
     spdlog::warn("server.shutdown_timeout_s = {} is over: what was left is cancelled", timeout_s);

@@ -117,6 +117,15 @@ void bind_kv_events(KvEventsOptions* events, ConfigTable* table) {
   table->add("kv_events.max_queue_size", &events->max_queue_size, {1, 1 << 20});
 }
 
+void bind_contexts(ContextOptions* contexts, ConfigTable* table) {
+  table->add("contexts.max_contexts", &contexts->max_contexts, {0, 1 << 20});
+  table->add("contexts.max_contexts_per_key", &contexts->max_contexts_per_key, {0, 1 << 20});
+  table->add_size("contexts.max_bytes", &contexts->max_bytes, {0, kMaxBytes});
+  table->add_size("contexts.max_bytes_per_key", &contexts->max_bytes_per_key, {0, kMaxBytes});
+  table->add("contexts.default_ttl_s", &contexts->default_ttl_s, {1, 30 * kMaxSeconds});
+  table->add("contexts.max_ttl_s", &contexts->max_ttl_s, {1, 30 * kMaxSeconds});
+}
+
 void bind_server(ServerConfig* config, ConfigTable* table) {
   ServerOptions& server = config->server;
   table->add("server.host", &server.host);
@@ -184,6 +193,7 @@ ConfigTable bind(ServerConfig* config) {
   ConfigTable table;
   bind_server(config, &table);
   bind_kv_events(&config->kv_events, &table);
+  bind_contexts(&config->contexts, &table);
   bind_engine(&config->engine, &table);
   return table;
 }
@@ -239,6 +249,13 @@ absl::Status check_key_limits(const ServerOptions& server) {
   return absl::OkStatus();
 }
 
+absl::Status check_contexts(const ContextOptions& contexts) {
+  if (contexts.default_ttl_s <= contexts.max_ttl_s) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("contexts.default_ttl_s = ", contexts.default_ttl_s,
+                   ": must be at most contexts.max_ttl_s = ", contexts.max_ttl_s));
+}
+
 absl::Status check_kv_events(const ServerConfig& config) {
   const KvEventsOptions& events = config.kv_events;
   RETURN_IF_ERROR(check_endpoint("kv_events.endpoint", events.endpoint));
@@ -279,6 +296,7 @@ absl::StatusOr<ServerConfig> read_config(const std::string& file,
   RETURN_IF_ERROR(check_cors_origins(config.server.cors_origins, config.server.cors_credentials));
   RETURN_IF_ERROR(check_buffered_bytes(config));
   RETURN_IF_ERROR(check_kv_events(config));
+  RETURN_IF_ERROR(check_contexts(config.contexts));
   RETURN_IF_ERROR(engine::validate(config.engine));
   return config;
 }

@@ -100,12 +100,23 @@ struct KvEventsOptions {
   int32_t max_queue_size = 100000;        // blocks that wait to be published, 0.6 KB each
 };
 
+// Beginnings of prompts that are kept for their senders.
+struct ContextOptions {
+  int32_t max_contexts = 1000;
+  int32_t max_contexts_per_key = 100;  // where there are keys
+  int64_t max_bytes = 256 << 20;       // of the tokens and texts of all; about 4.5 a token
+  int64_t max_bytes_per_key = 64 << 20;
+  int32_t default_ttl_s = 3600;  // from its last part or use on
+  int32_t max_ttl_s = 86400;     // that a client may ask for
+};
+
 struct ServerConfig {
   ServerOptions server;
   TracingOptions tracing;
   HttpOptions http;
   GrpcOptions grpc;
   KvEventsOptions kv_events;
+  ContextOptions contexts;
   engine::EngineConfig engine;
 };
 

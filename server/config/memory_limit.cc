@@ -22,10 +22,11 @@ int64_t connection_bytes(const ServerConfig& config) {
 absl::Status check_buffers_fit(const engine::MemoryLimit& limit, const ServerConfig& config) {
   const int64_t buffered = config.server.max_buffered_bytes;
   const int64_t connections = connection_bytes(config);
-  if (buffered <= limit.bytes - connections) return absl::OkStatus();
+  const int64_t contexts = config.contexts.max_bytes;
+  if (buffered <= limit.bytes - connections - contexts) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
-      "server.max_buffered_bytes = ", buffered, " and ", connections,
-      " bytes for http.max_connections = ", config.http.max_connections,
+      "server.max_buffered_bytes = ", buffered, ", contexts.max_bytes = ", contexts, " and ",
+      connections, " bytes for http.max_connections = ", config.http.max_connections,
       " and grpc.max_connections = ", config.grpc.enabled ? config.grpc.max_connections : 0,
       " do not fit into ", limit.name, " = ", limit.bytes, ": lower them"));
 }

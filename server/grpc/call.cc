@@ -84,7 +84,7 @@ void GrpcCall::OnReadDone(bool ok) {
 void GrpcCall::take_message(bool ok) {
   if (!ok) {
     if (call_->IsCancelled()) return finish(absl::CancelledError("the client left"));
-    return finish(end_of_messages());
+    return end_messages();
   }
   if (const absl::Status status = charge_message(); !status.ok()) {
     message_.Clear();

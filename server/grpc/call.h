@@ -60,6 +60,8 @@ class GrpcCall : public grpc::ServerGenericBidiReactor,
   virtual void serve(grpc::ByteBuffer* message) = 0;
   // The client has closed its side in place of a message.
   virtual absl::Status end_of_messages() const;
+  // The same, for what has an answer then.
+  virtual void end_messages() { finish(end_of_messages()); }
 
   // Each ends the call unless it has ended. A reply is its last message.
   void finish(const absl::Status& status);

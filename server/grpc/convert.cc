@@ -103,6 +103,22 @@ absl::StatusOr<engine::SparseAttention> from_proto(const v1::SparseAttention& me
   }
 }
 
+// A context stands before text and ids, and has decided what must be the same for all of it.
+absl::Status check_context(const v1::GenerateRequest& message) {
+  if (message.context().empty()) return absl::OkStatus();
+  if (message.has_chat()) {
+    return invalid_field("context",
+                         "context goes with text and token_ids: a chat begins as its "
+                         "template has it");
+  }
+  const char* field = !message.cache_salt().empty()      ? "cache_salt"
+                      : message.has_add_special_tokens() ? "add_special_tokens"
+                                                         : nullptr;
+  if (field == nullptr) return absl::OkStatus();
+  return invalid_field(field,
+                       absl::StrCat(field, " is the context's, and must not stand beside context"));
+}
+
 void fill(const engine::Completion& completion, v1::Finished* message) {
   const bool is_length = completion.reason == engine::FinishReason::kLength;
   message->set_reason(is_length ? v1::FINISH_REASON_LENGTH : v1::FINISH_REASON_STOP);
@@ -149,6 +165,7 @@ absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
   engine::Request request;
   request.id = message.request_id().empty() ? std::move(request_id) : message.request_id();
   RETURN_IF_ERROR(check_request_id(request.id));
+  RETURN_IF_ERROR(check_context(message));
   ASSIGN_OR_RETURN(request.prompt, from_proto(message, limits));
   ASSIGN_OR_RETURN(request.sparse, from_proto(message.sparse_attention()));
   request.sampling = from_proto(message.sampling());
@@ -162,6 +179,15 @@ absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
     request.skip_special_tokens = message.skip_special_tokens();
   }
   return request;
+}
+
+absl::StatusOr<ContextHeader> from_proto(const v1::ContextHeader& message) {
+  ContextHeader header{.name = message.name(), .cache_salt = message.cache_salt()};
+  if (message.has_ttl_s()) header.ttl_s = message.ttl_s();
+  ASSIGN_OR_RETURN(header.sparse, from_proto(message.sparse_attention()));
+  if (message.has_add_special_tokens()) header.add_special_tokens = message.add_special_tokens();
+  header.priority = message.priority();
+  return header;
 }
 
 absl::StatusOr<engine::Prompt> prompt_from_proto(const v1::TokenizeRequest& message,

@@ -9,6 +9,7 @@
 #include "engine/request.h"
 #include "kernels/core/status.h"
 #include "proto/inference.pb.h"
+#include "server/contexts/context.h"
 #include "server/json/body.h"
 #include "server/response_channel.h"
 
@@ -17,6 +18,7 @@ namespace pbserve::server {
 // The request without its deadline, which is the call's. `request_id` where the message has none.
 absl::StatusOr<engine::Request> from_proto(const v1::GenerateRequest& message,
                                            const JsonLimits& limits, std::string request_id);
+absl::StatusOr<ContextHeader> from_proto(const v1::ContextHeader& message);
 absl::StatusOr<engine::Prompt> prompt_from_proto(const v1::TokenizeRequest& message,
                                                  const JsonLimits& limits);
 

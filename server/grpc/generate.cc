@@ -51,6 +51,9 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerateCall::start_generation(
   }
   ASSIGN_OR_RETURN(engine::Request request,
                    from_proto(message, app->config.http.json, request_->id()));
+  if (!message.context().empty()) {
+    RETURN_IF_ERROR(app->contexts.use(request_->record.caller, message.context(), &request));
+  }
   request.deadline = deadline_;
   const auto on_ready = [weak = std::weak_ptr<GenerateCall>(shared())] {
     if (const auto call = weak.lock()) call->pump();

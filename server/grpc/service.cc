@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "server/api_error.h"
+#include "server/grpc/contexts.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/generate.h"
 #include "server/grpc/message.h"
@@ -129,6 +130,23 @@ Method::Make unary(absl::Status (*work)(const App&, const Request&, Response*)) 
   };
 }
 
+// One whose answer depends on who asks.
+template <class Request, class Response>
+Method::Make unary(absl::Status (*work)(App&, const Caller&, const Request&, Response*)) {
+  return [work](GrpcContext* context, GrpcHealth*, grpc::GenericCallbackServerContext* call,
+                GrpcCallOptions options) -> std::shared_ptr<GrpcCall> {
+    const auto run = [work, context, request = options.request](
+                         grpc::ByteBuffer* bytes) -> absl::StatusOr<grpc::ByteBuffer> {
+      MessageMemory memory(&context->app->buffers);
+      ASSIGN_OR_RETURN(const Request* message, memory.parse<Request>(bytes));
+      Response response;
+      RETURN_IF_ERROR(work(*context->app, request->record.caller, *message, &response));
+      return to_bytes(response);
+    };
+    return std::make_shared<UnaryCall>(run, context, call, std::move(options));
+  };
+}
+
 template <class Call>
 std::shared_ptr<GrpcCall> make_call(GrpcContext* context, GrpcHealth* health,
                                     grpc::GenericCallbackServerContext* call,
@@ -157,6 +175,12 @@ const Method* find_method(absl::string_view path) {
   constexpr auto calls = &GrpcContext::calls;
   static const Method methods[] = {
       {"/pbserve.v1.Inference/Generate", kKeyed, kQueued, kWork, calls, make_call<GenerateCall>},
+      {"/pbserve.v1.Inference/CreateContext", kKeyed, kAtOnce, kWork, &GrpcContext::watches,
+       make_call<CreateContextCall>},
+      {"/pbserve.v1.Inference/GetContext", kKeyed, kAtOnce, kCheap, calls, unary(get_context)},
+      {"/pbserve.v1.Inference/ListContexts", kKeyed, kAtOnce, kCheap, calls, unary(list_contexts)},
+      {"/pbserve.v1.Inference/DeleteContext", kKeyed, kAtOnce, kCheap, calls,
+       unary(delete_context)},
       {"/pbserve.v1.Inference/Tokenize", kKeyed, kAtOnce, kWork, calls, unary(tokenize)},
       {"/pbserve.v1.Inference/Detokenize", kKeyed, kAtOnce, kWork, calls, unary(detokenize)},
       {"/pbserve.v1.Inference/ListModels", kKeyed, kAtOnce, kCheap, calls, unary(list_models)},

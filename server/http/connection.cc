@@ -115,6 +115,7 @@ awaitable<bool> serve_request(HttpStream* stream, ConnectionContext* context, Ht
     open->slot.give_back();
     co_return co_await write_error(stream, open.get(), body, false);
   }
+  request.caller = open->record.caller;
   open->record.bytes_in = static_cast<int64_t>(request.body.size());
   if (!(*route)->generates) {
     co_return co_await serve_handler(stream, app, *route, std::move(request), open.get(),

@@ -86,6 +86,7 @@ void take_id(const Json& body, OpenRequest* open) {
 absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
                               const std::shared_ptr<OpenRequest>& open,
                               std::function<void()> on_ready) {
+  const Caller caller = request.caller;
   RETURN_IF_ERROR(app->engine->check_queue());  // it may have filled while the body came
   ASSIGN_OR_RETURN(Json body, parse_json_object(request.body, app->config.http.json));
   const JsonRelease release(&body);
@@ -97,6 +98,9 @@ absl::StatusOr<Started> start(App* app, OpenAiApi api, HttpRequest request,
   ASSIGN_OR_RETURN(OpenAiCall call, api == OpenAiApi::kChat ? parse_chat(body, options)
                                                             : parse_completion(body, options));
   release_json(&body);
+  if (!call.context.empty()) {
+    RETURN_IF_ERROR(app->contexts.use(caller, call.context, &call.request));
+  }
   OpenAiFormatter formatter = make_formatter(*app, call);
   const std::string id = call.request.id;
   ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation,

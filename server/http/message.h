@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "server/byte_budget.h"
+#include "server/caller.h"
 
 namespace pbserve::server {
 
@@ -17,6 +18,7 @@ struct HttpRequest {
   std::map<std::string, std::string> headers;  // names in lower case, the last value of each
   bool has_body = false;
   std::string body;
+  Caller caller;                 // once its key has been checked
   ByteBudget::Lease body_lease;  // what the body holds of the shared budget
 };
 

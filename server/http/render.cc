@@ -21,8 +21,11 @@ absl::StatusOr<OpenAiCall> parse(const App& app, OpenAiApi api, const HttpReques
   return api == OpenAiApi::kChat ? parse_chat(body, options) : parse_completion(body, options);
 }
 
-absl::StatusOr<Json> render(const App& app, OpenAiApi api, const HttpRequest& request) {
-  ASSIGN_OR_RETURN(const OpenAiCall call, parse(app, api, request));
+absl::StatusOr<Json> render(App& app, OpenAiApi api, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(OpenAiCall call, parse(app, api, request));
+  if (!call.context.empty()) {
+    RETURN_IF_ERROR(app.contexts.use(request.caller, call.context, &call.request));
+  }
   ASSIGN_OR_RETURN(const engine::RenderedRequest rendered, app.engine->render(call.request));
   return format_render(call, rendered, app.engine->info().model_name);
 }

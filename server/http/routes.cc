@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api_error.h"
+#include "server/http/contexts.h"
 #include "server/http/render.h"
 #include "server/kv_events/publisher.h"
 #include "server/log.h"
@@ -100,6 +101,7 @@ std::string render_server_metrics(const App& app) {
   const SpanExporter* const spans = app.span_exporter.get();
   GrpcConnections* const grpc = app.grpc_connections.get();
   const KvEventPublisher* const events = app.kv_events;
+  const ContextStore::Totals contexts = app.contexts.totals();
   return app.metrics->render({.http_connections = app.http_connections.num_open(),
                               .grpc_connections = grpc != nullptr ? grpc->num_open() : 0,
                               .http_connections_refused = app.http_connections.num_refused(),
@@ -109,7 +111,9 @@ std::string render_server_metrics(const App& app) {
                               .spans_dropped = spans != nullptr ? spans->num_dropped() : 0,
                               .kv_event_messages = events ? events->num_published() : 0,
                               .kv_event_messages_replayed = events ? events->num_replayed() : 0,
-                              .kv_events_dropped = events ? events->num_dropped() : 0});
+                              .kv_events_dropped = events ? events->num_dropped() : 0,
+                              .contexts = contexts.num_contexts,
+                              .context_bytes = contexts.bytes});
 }
 
 Reply metrics(App& app, const HttpRequest&) {
@@ -127,6 +131,7 @@ Reply openapi(App& app, const HttpRequest&) {
        .threshold_min = app.config.engine.pbs.threshold_min,
        .max_cache_hold_s = engine::longest_cache_hold_s(app.config.engine.scheduler),
        .request = app.config.engine.limits,
+       .max_ttl_s = app.config.contexts.max_ttl_s,
        .strict = app.config.http.strict_params}));
 }
 
@@ -171,8 +176,6 @@ Reply detokenize(App& app, const HttpRequest& request) {
   return json_reply({{"prompt", text}});
 }
 
-constexpr absl::string_view kGetAllows = "GET, HEAD";
-
 constexpr bool kOpen = true;
 constexpr bool kKeyed = false;
 
@@ -183,6 +186,11 @@ constexpr Route kRoutes[] = {
     {"POST", "/v1/chat/completions/render", kKeyed, render_chat, {}},
     {"GET", "/v1/models", kKeyed, models, {}},
     {"GET", "/v1/models/{id}", kKeyed, model, {}},
+    {"POST", "/v1/contexts", kKeyed, create_context, {}},
+    {"GET", "/v1/contexts", kKeyed, list_contexts, {}},
+    {"POST", "/v1/contexts/{id}/parts", kKeyed, add_context_part, {}},
+    {"GET", "/v1/contexts/{id}", kKeyed, get_context, {}},
+    {"DELETE", "/v1/contexts/{id}", kKeyed, delete_context, {}},
     {"POST", "/v1/embeddings", kKeyed, embeddings, {}},
     {"POST", "/tokenize", kKeyed, tokenize, {}},
     {"POST", "/detokenize", kKeyed, detokenize, {}},
@@ -201,7 +209,9 @@ constexpr Route kRoutes[] = {
 bool matches(absl::string_view pattern, absl::string_view path) {
   const size_t brace = pattern.find('{');
   if (brace == absl::string_view::npos) return path == pattern;
-  return absl::StartsWith(path, pattern.substr(0, brace)) && path.size() > brace;
+  const absl::string_view end = pattern.substr(pattern.find('}') + 1);
+  return absl::StartsWith(path, pattern.substr(0, brace)) && absl::EndsWith(path, end) &&
+         path.size() > brace + end.size();
 }
 
 }  // namespace
@@ -217,11 +227,14 @@ absl::StatusOr<const Route*> find_admin_route(absl::string_view method, absl::st
 absl::StatusOr<const Route*> find_route(absl::string_view method, absl::string_view path) {
   // A GET whose body is not sent: the stream leaves it out.
   const absl::string_view answered_as = method == "HEAD" ? "GET" : method;
-  absl::string_view allowed;
+  absl::string_view pattern;  // the first that matches: what ends as another's does is that one's
+  std::string allowed;
   for (const Route& route : kRoutes) {
-    if (!matches(route.path, path)) continue;
+    if (pattern.empty() ? !matches(route.path, path) : route.path != pattern) continue;
     if (route.method == answered_as) return &route;
-    allowed = route.method == "GET" ? kGetAllows : route.method;
+    pattern = route.path;
+    const absl::string_view methods = route.method == "GET" ? "GET, HEAD" : route.method;
+    absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", methods);
   }
   if (allowed.empty()) return unknown_route(method, path);
   return method_not_allowed(method, path, allowed);

@@ -17,7 +17,7 @@ struct Route {
   using Handler = absl::StatusOr<HttpReply> (*)(App& app, const HttpRequest& request);
 
   absl::string_view method;
-  absl::string_view path;  // "/v1/models/{id}": the last part is free
+  absl::string_view path;  // "/v1/models/{id}": what {id} stands for is free
   bool is_open;            // needs no API key
   Handler handler;         // null for a generating route
   std::optional<OpenAiApi> generates;

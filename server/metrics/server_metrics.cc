@@ -139,6 +139,9 @@ struct ServerMetrics::Impl {
       counter_family("kv_events_dropped_total",
                      "Stored and removed blocks that no subscriber was told of.")
           .Add({});
+  Gauge& contexts = gauge_family("contexts", "Named contexts that are held.").Add({});
+  Gauge& context_bytes =
+      gauge_family("context_bytes", "Host memory of their tokens and texts.").Add({});
 
   std::array<Gauge*, 2> connections{};
   std::array<Counter*, 2> refused_connections{};
@@ -172,6 +175,8 @@ std::string ServerMetrics::render(const Levels& levels) const {
   raise(&impl_->kv_event_messages, levels.kv_event_messages);
   raise(&impl_->kv_event_messages_replayed, levels.kv_event_messages_replayed);
   raise(&impl_->kv_events_dropped, levels.kv_events_dropped);
+  impl_->contexts.Set(static_cast<double>(levels.contexts));
+  impl_->context_bytes.Set(static_cast<double>(levels.context_bytes));
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }
 

@@ -36,6 +36,8 @@ class ServerMetrics {
     int64_t kv_event_messages = 0;
     int64_t kv_event_messages_replayed = 0;
     int64_t kv_events_dropped = 0;
+    int64_t contexts = 0;
+    int64_t context_bytes = 0;
   };
   // Prometheus text format.
   std::string render(const Levels& levels) const;

@@ -50,6 +50,7 @@ Json success(const Json& text) {
 bool may_answer(const Route& route, absl::string_view status) {
   if (status == "401") return !route.is_open;
   if (status == "404") return route.method == "POST" || absl::StrContains(route.path, "{");
+  if (status == "409") return absl::StartsWith(route.path, "/v1/co") && route.method == "POST";
   for (const char* of_bodies : {"413", "415", "429", "499", "501", "504"}) {
     if (status == of_bodies) return route.method == "POST";
   }
@@ -131,15 +132,16 @@ Json components(const Json& errors) {
   return components;
 }
 
-// The operations of one path: of GET and HEAD, or of POST.
+// The operations of one path: GET brings HEAD. Where it has several, each has its own text.
 Json path_item(absl::string_view path, const Json& text, const Json& errors) {
   Json headers = Json::object();
   for (const auto& [status, description] : errors.items()) headers[status] = error_headers(status);
   Json item = Json::object();
   for (const Route& route : routes()) {
     if (route.path != path) continue;
-    const Json described = operation(route, text, errors);
-    item[absl::AsciiStrToLower(route.method)] = described;
+    const std::string method = absl::AsciiStrToLower(route.method);
+    const Json described = operation(route, text.contains(method) ? text[method] : text, errors);
+    item[method] = described;
     if (route.method == "GET") item["head"] = head_operation(described, headers);
   }
   return item;

@@ -19,7 +19,8 @@ struct OpenApiLimits {
   float threshold_min = 0;  // of sparse attention
   double max_cache_hold_s = 0;
   engine::RequestLimits request = {};
-  bool strict = false;  // unknown fields are refused
+  int64_t max_ttl_s = 0;  // of contexts
+  bool strict = false;    // unknown fields are refused
 };
 
 Json openapi_document(const OpenApiLimits& limits);

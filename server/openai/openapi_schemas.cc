@@ -44,6 +44,12 @@ Json generating(std::initializer_list<Json> groups, Json required) {
   return schema;
 }
 
+Json only_null(std::initializer_list<const char*> names) {
+  Json properties = Json::object();
+  for (const char* name : names) properties[name] = {{"type", "null"}};
+  return {{"properties", std::move(properties)}};
+}
+
 }  // namespace
 
 Json openapi_schemas() {
@@ -52,8 +58,16 @@ Json openapi_schemas() {
   Json schemas = Json::parse(kOpenApiSchemas);
   schemas["CompletionRequest"] =
       generating({groups["completion"], groups["generation"], unserved}, {"prompt"});
-  schemas["ChatCompletionRequest"] =
-      generating({groups["conversation"], groups["generation"], unserved}, {"messages"});
+  // A context has decided these.
+  schemas["CompletionRequest"]["allOf"] = {
+      {{"anyOf", {only_null({"context"}), only_null({"cache_salt", "add_special_tokens"})}}}};
+  schemas["ContextRequest"] = request({groups["context"], groups["part"]}, Json::array());
+  schemas["ContextPart"] = request({groups["part"]}, Json::array());
+  schemas["ContextPart"]["anyOf"] = {
+      {{"required", {"prompt"}}, {"properties", {{"prompt", {{"not", {{"type", "null"}}}}}}}},
+      {{"required", {"last"}}, {"properties", {{"last", {{"const", true}}}}}}};
+  schemas["ChatCompletionRequest"] = generating(
+      {groups["conversation"], groups["no_context"], groups["generation"], unserved}, {"messages"});
   schemas["TokenizeRequest"]["anyOf"] = {
       request({groups["text"], groups["tokenize"], unserved}, {"prompt"}),
       request({groups["conversation"], groups["no_text"], groups["tokenize"], unserved},
@@ -94,6 +108,7 @@ void fill_in_limits(const OpenApiLimits& limits, Json* document) {
                        {"@max_cache_hold_s", limits.max_cache_hold_s},
                        {"@priority_min", -engine::kPriorityMax},
                        {"@priority_max", engine::kPriorityMax},
+                       {"@max_ttl_s", limits.max_ttl_s},
                        {"@threshold_min", shortest_decimal(limits.threshold_min)},
                        {"@unknown_fields", !limits.strict}};
   fill_in(values, document);

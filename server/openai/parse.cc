@@ -128,6 +128,17 @@ absl::Status read_model(FieldReader* reader, const OpenAiParseOptions& options) 
   return model_not_found(model.substr(0, kRepeatedBytesMax));
 }
 
+// A context stands before the prompt, and has decided what must be the same for all of it.
+void read_context(FieldReader* reader, OpenAiCall* call) {
+  reader->read("context", &call->context);
+  if (reader->find("context") == nullptr) return;
+  if (call->context.empty()) return reader->fail("context", "must be the id of a context");
+  for (const char* name : {"cache_salt", "add_special_tokens"}) {
+    if (reader->find(name) == nullptr) continue;
+    reader->fail(name, "is the context's, and must not stand beside context");
+  }
+}
+
 // What both generating routes share.
 absl::StatusOr<OpenAiCall> finish(FieldReader* reader, OpenAiCall call,
                                   const OpenAiParseOptions& options) {
@@ -157,6 +168,7 @@ absl::StatusOr<OpenAiCall> parse_completion(const Json& body, const OpenAiParseO
   RETURN_IF_ERROR(read_model(&reader, options));
   OpenAiCall call;
   read_prompt(&reader, &call.request.prompt);
+  read_context(&reader, &call);
   return finish(&reader, std::move(call), options);
 }
 
@@ -165,9 +177,46 @@ absl::StatusOr<OpenAiCall> parse_chat(const Json& body, const OpenAiParseOptions
   RETURN_IF_ERROR(read_model(&reader, options));
   OpenAiCall call;
   call.api = OpenAiApi::kChat;
+  if (reader.find("context") != nullptr) {
+    reader.fail("context", "goes with /v1/completions: a chat begins as its template has it");
+  }
   call.request.prompt = read_conversation(&reader);
   call.request.add_special_tokens = false;  // unless asked for: the template writes its own
   return finish(&reader, std::move(call), options);
+}
+
+namespace {
+
+void read_part(FieldReader* reader, ContextStore::Part* part) {
+  if (reader->find("prompt") != nullptr) read_prompt(reader, &part->prompt.emplace());
+  reader->read("last", &part->is_last);
+}
+
+}  // namespace
+
+absl::StatusOr<ContextCall> parse_context(const Json& body, const OpenAiParseOptions& options) {
+  FieldReader reader(body);
+  RETURN_IF_ERROR(read_model(&reader, options));
+  ContextCall call;
+  reader.read("name", &call.header.name);
+  reader.read("ttl_s", &call.header.ttl_s);
+  reader.read("cache_salt", &call.header.cache_salt);
+  reader.read("priority", &call.header.priority);
+  reader.read("add_special_tokens", &call.header.add_special_tokens);
+  RETURN_IF_ERROR(read_sparse(&reader, options, &call.header.sparse));
+  read_part(&reader, &call.part);
+  RETURN_IF_ERROR(finish_fields(reader, options));
+  return call;
+}
+
+absl::StatusOr<ContextStore::Part> parse_context_part(const Json& body,
+                                                      const OpenAiParseOptions& options) {
+  FieldReader reader(body);
+  ContextStore::Part part;
+  read_part(&reader, &part);
+  if (!part.prompt && !part.is_last) reader.fail("prompt", "is missing, and so is last: true");
+  RETURN_IF_ERROR(finish_fields(reader, options));
+  return part;
 }
 
 absl::StatusOr<TokenizeCall> parse_tokenize(const Json& body, const OpenAiParseOptions& options) {

@@ -9,6 +9,7 @@
 
 #include "engine/request.h"
 #include "kernels/core/status.h"
+#include "server/contexts/context_store.h"
 #include "server/json/body.h"
 
 namespace pbserve::server {
@@ -19,6 +20,7 @@ enum class OpenAiApi : uint8_t { kCompletion, kChat };
 struct OpenAiCall {
   OpenAiApi api = OpenAiApi::kCompletion;
   engine::Request request;
+  std::string context;  // the id of one that stands before the prompt; or empty
   bool stream = false;
   bool include_usage = false;     // a last chunk with the usage
   bool continuous_usage = false;  // usage so far in every chunk
@@ -38,6 +40,15 @@ struct OpenAiParseOptions {
 
 absl::StatusOr<OpenAiCall> parse_completion(const Json& body, const OpenAiParseOptions& options);
 absl::StatusOr<OpenAiCall> parse_chat(const Json& body, const OpenAiParseOptions& options);
+
+// /v1/contexts, and the parts of one. Without a prompt there is no part.
+struct ContextCall {
+  ContextHeader header;
+  ContextStore::Part part;
+};
+absl::StatusOr<ContextCall> parse_context(const Json& body, const OpenAiParseOptions& options);
+absl::StatusOr<ContextStore::Part> parse_context_part(const Json& body,
+                                                      const OpenAiParseOptions& options);
 
 // /tokenize and /detokenize, in vLLM's shape.
 struct TokenizeCall {

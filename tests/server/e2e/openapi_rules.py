@@ -7,7 +7,7 @@ import json
 import schemathesis
 
 CONTEXT = 512  # tokens: --max-model-len of the server under test
-STOP_BYTES, SALT_BYTES = 256, 1024
+STOP_BYTES, SALT_BYTES, NAME_BYTES = 256, 1024, 128
 
 
 def most_prompt_tokens(body):
@@ -33,7 +33,9 @@ def fits(body):
 def has_short_texts(body):
     stop = body.get("stop") or []
     texts = [stop] if isinstance(stop, str) else stop
+    name = body.get("name")  # of a context
     return (all(len(text.encode(errors="replace")) <= STOP_BYTES for text in texts)
+            and not (isinstance(name, str) and len(name.encode(errors="replace")) > NAME_BYTES)
             and len((body.get("cache_salt") or "").encode(errors="replace")) <= SALT_BYTES)
 
 

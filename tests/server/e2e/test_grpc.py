@@ -202,7 +202,8 @@ def test_reflection(client):
     assert database.FindFileByName("inference.proto").package == "pbserve.v1"
     described = database.FindFileContainingSymbol("pbserve.v1.Inference")
     assert [x.name for x in described.service[0].method] == [
-        "Generate", "Tokenize", "Detokenize", "ListModels", "GetServerInfo", "GetLoad"]
+        "Generate", "CreateContext", "GetContext", "ListContexts", "DeleteContext", "Tokenize",
+        "Detokenize", "ListModels", "GetServerInfo", "GetLoad"]
 
 
 def test_health_watch_sees_the_drain(stubs):

@@ -154,7 +154,8 @@ def refused_start(*flags, shell=""):
 def test_a_budget_beyond_the_memory_limit_is_refused_at_start():
     result = refused_start("--set", "server.max_buffered_bytes=1000G")
     assert result.returncode == 1
-    assert "server.max_buffered_bytes = 1073741824000 and " in result.stderr
+    assert ("server.max_buffered_bytes = 1073741824000, contexts.max_bytes = 268435456 and "
+            in result.stderr)
     assert "do not fit into " in result.stderr
     limited = refused_start("--set", "server.max_buffered_bytes=20G",
                             shell=f"ulimit -v {10 << 20};")

@@ -27,7 +27,9 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 
 @pytest.fixture(scope="module")
 def keyed():
-    with Server("--api-key", "secret", "--max-model-len", str(openapi_rules.CONTEXT)) as running:
+    with Server("--api-key", "secret", "--max-model-len", str(openapi_rules.CONTEXT), "--set",
+                "contexts.max_contexts=1000000", "--set",
+                "contexts.max_contexts_per_key=1000000") as running:
         yield running
         running.wait_until_idle(headers=KEY)
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "server/http/routes.h"
 
 namespace pbserve::server {
@@ -42,7 +43,7 @@ TEST(OpenApi, DescribesTheRoutesAndNoOthers) {
   Names served;
   for (const Route& route : routes()) {
     const std::string path(route.path);
-    served.insert((route.method == "POST" ? "post " : "get ") + path);
+    served.insert(absl::AsciiStrToLower(route.method) + " " + path);
     if (route.method == "GET") served.insert("head " + path);
   }
   EXPECT_EQ(described, served);
@@ -84,6 +85,14 @@ TEST(OpenApi, DescribesTheFieldsOfEveryParserAndNoOthers) {
       parsed_fields([](const Json& body, const auto& o) { return parse_chat(body, o).status(); },
                     R"({"messages":[{"role":"user","content":""}],"stream":true,"stream_options":{},
                    "sparse_attention":{}})"));
+  EXPECT_EQ(
+      described_fields(schema("ContextRequest")),
+      parsed_fields([](const Json& body, const auto& o) { return parse_context(body, o).status(); },
+                    R"({"sparse_attention":{}})"));
+  EXPECT_EQ(described_fields(schema("ContextPart")),
+            parsed_fields([](const Json& body,
+                             const auto& o) { return parse_context_part(body, o).status(); },
+                          R"({"last":true})"));
   const Parser tokenize = [](const Json& body, const auto& o) {
     return parse_tokenize(body, o).status();
   };
