@@ -130,7 +130,10 @@ EngineLoop::EngineLoop(const EngineConfig& config, const RunnerLimits& limits, K
       runner_(runner),
       metrics_(metrics),
       scheduler_(scheduler_limits(config.scheduler, limits), pool),
-      output_(tokenizer, metrics, [this](SequenceId id) { cancel(id); }),
+      output_(tokenizer, metrics,
+              [this](SequenceId id) {
+                inbox_.push(Cancel{id, FinishReason::kStop});
+              }),
       bounds_(config.scheduler),
       thread_([this] { run(); }) {}
 
@@ -224,8 +227,10 @@ void EngineLoop::handle(NewRequest request) {
 }
 
 void EngineLoop::handle(Cancel cancel) {
-  auto finished = scheduler_.remove(cancel.id, FinishReason::kCancelled,
-                                    absl::CancelledError("the request was cancelled"));
+  const bool is_stop = cancel.reason == FinishReason::kStop;
+  auto finished = scheduler_.remove(
+      cancel.id, cancel.reason,
+      is_stop ? absl::OkStatus() : absl::CancelledError("the request was cancelled"));
   if (finished) finish(*std::move(finished));
 }
 

@@ -47,6 +47,7 @@ class EngineLoop {
   };
   struct Cancel {
     SequenceId id;
+    FinishReason reason = FinishReason::kCancelled;  // or kStop: a stop string has ended it
   };
   struct CancelAll {};
   using Message = std::variant<NewRequest, Cancel, CancelAll>;

@@ -14,9 +14,11 @@ std::optional<Lane> LaneJobs::lane_of(SequenceId id) const {
   return std::nullopt;
 }
 
-bool LaneJobs::is_alone(SequenceId id) const {
+bool LaneJobs::is_alone(SequenceId id, const SequenceMap& alive) const {
   const std::optional<Lane> lane = lane_of(id);
-  return !lane || std::ranges::all_of(chunks(*lane), [&](const auto& c) { return c.id == id; });
+  return !lane || std::ranges::none_of(chunks(*lane), [&](const PrefillChunk& chunk) {
+    return chunk.id != id && alive.contains(chunk.id);
+  });
 }
 
 void LaneJobs::start(Lane lane, std::vector<PrefillChunk> chunks) {

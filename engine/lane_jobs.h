@@ -17,7 +17,8 @@ class LaneJobs {
   bool is_idle(Lane lane) const { return chunks(lane).empty(); }
   const std::vector<PrefillChunk>& chunks(Lane lane) const { return job(lane).chunks; }
   std::optional<Lane> lane_of(SequenceId id) const;
-  bool is_alone(SequenceId id) const;  // no other sequence's chunk is in its job
+  // Whether no chunk of another one of `alive` is in its job.
+  bool is_alone(SequenceId id, const SequenceMap& alive) const;
 
   void start(Lane lane, std::vector<PrefillChunk> chunks);  // REQUIRES: idle
   void add(Lane lane, const PrefillChunk& chunk);  // before the plan that starts it is made

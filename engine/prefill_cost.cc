@@ -27,7 +27,8 @@ PrefillCost::Prior PrefillCost::prior_of(const models::ModelConfig& model) {
   return {.row = 2 * weights, .pair = 4 * q_width};
 }
 
-void PrefillCost::observe(const PrefillChunk& chunk, double ms) {
+void PrefillCost::observe(const PrefillChunk& chunk, double measured_ms) {
+  const double ms = std::max(measured_ms, 1e-6);  // no clock is finer: a rate of 0 is no rate
   // An observation has lost half of its weight after some twenty full jobs, and no faster than by a
   // fifth a job: settings and company change. Jobs of a few rows forget nothing, since they take as
   // long as reading the weights and say little of what a row costs.

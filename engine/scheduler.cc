@@ -123,7 +123,7 @@ bool Scheduler::take_page_for(Sequence& sequence, std::vector<Sequence*>& genera
 bool Scheduler::yield_prefill() {
   for (Sequence* sequence : std::views::reverse(in_order(planned_))) {
     if (sequence->phase != Phase::kPrefill || sequence->blocks.num_pages() == 0) continue;
-    if (!lanes_.is_alone(sequence->id())) continue;
+    if (!lanes_.is_alone(sequence->id(), sequences_)) continue;
     lanes_.remove(*sequence, sequences_);
     preempt(*sequence);
     return true;
@@ -136,6 +136,7 @@ void Scheduler::preempt(Sequence& sequence) {
   free_slots_.push_back(sequence.slot);
   std::erase(running_, sequence.id());
   sequence.stop_running();
+  sequence.spent_ms = 0;  // what is lost is computed again
   waiting_.push_back(sequence.id());
   ++num_preemptions_;
 }

@@ -102,6 +102,8 @@ class Scheduler {
   std::vector<Sequence*> in_order(Clock::time_point time) const;
 
   void plan_prefill(StepPlan& plan);
+  void choose_job(StepPlan& plan);
+  bool is_wedged(const StepPlan& plan) const;
   Start start_job(Sequence& sequence, StepPlan& plan, bool may_admit);
   bool join_job(Sequence& sequence, LaneStart& start);
   int64_t rows_of_job(const Sequence& sequence, int64_t begin, Lane lane) const;

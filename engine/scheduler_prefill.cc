@@ -36,7 +36,9 @@ void Scheduler::note_arrivals(Clock::time_point time) {
     Sequence& sequence = *sequences_.at(id);
     if (sequence.phase == Phase::kDecode) return;
     if (!sequence.due) {
-      const double wait_ms = patience_ms(backlog_ms, sequence.spec().priority);
+      constexpr double kForeverMs = 1e10;  // four months; what a clock counts ends at 292 years
+      const double patience = patience_ms(backlog_ms, sequence.spec().priority);
+      const double wait_ms = std::min(patience, kForeverMs);
       sequence.due = time + std::chrono::duration_cast<Clock::duration>(
                                 std::chrono::duration<double, std::milli>(wait_ms));
     }
@@ -119,6 +121,12 @@ QueueState Scheduler::queue(Clock::time_point time) const {
 // leave; a waiting prompt that finds no pages is passed by until it is late.
 void Scheduler::plan_prefill(StepPlan& plan) {
   plan.aborts = lanes_.take_aborts();
+  do {
+    choose_job(plan);
+  } while (is_wedged(plan) && yield_prefill());
+}
+
+void Scheduler::choose_job(StepPlan& plan) {
   note_arrivals(planned_);
   bool may_admit = true;
   for (Sequence* sequence : in_order(planned_)) {
@@ -131,6 +139,16 @@ void Scheduler::plan_prefill(StepPlan& plan) {
       if (claim(*sequence, planned_).due_ms < 0) may_admit = false;
     }
   }
+}
+
+// Whether the prompts under way wait for pages that nobody will give back: what they were promised
+// has been held, or pinned below a prompt's own copies.
+bool Scheduler::is_wedged(const StepPlan& plan) const {
+  const auto is_in_prefill = [&](SequenceId id) {
+    return sequences_.at(id)->phase == Phase::kPrefill;
+  };
+  return !plan.slice && !running_.empty() && std::ranges::all_of(running_, is_in_prefill) &&
+         !is_loading();
 }
 
 bool Scheduler::is_short(const Sequence& sequence) const {
@@ -183,12 +201,13 @@ bool Scheduler::join_job(Sequence& sequence, LaneStart& start) {
   const PrefillChunk& first = start.chunks.front();
   if (start.lane != Lane::kExpress || first.pbs || !first.draws_token) return false;
   if (!is_short(sequence) || sequence.has_token_in_flight()) return false;
-  int64_t rows = sequence.num_tokens() - next_to_compute(sequence);
-  for (const PrefillChunk& other : start.chunks) rows += other.end - other.begin;
-  if (rows > limits_.chunks.express_rows) return false;
+  int64_t room = limits_.chunks.express_rows;
+  for (const PrefillChunk& other : start.chunks) room -= other.end - other.begin;
+  if (sequence.num_tokens() - next_to_compute(sequence) > room) return false;
   if (sequence.phase == Phase::kWaiting && !admit(sequence)) return false;
-  const auto chunk =
-      next_chunk(sequence, sequence.num_computed(), limits_.chunks, limits_.chunks.express_rows);
+  // What it had in the cache may have gone to those before it.
+  if (sequence.num_tokens() - sequence.num_computed() > room) return false;
+  const auto chunk = next_chunk(sequence, sequence.num_computed(), limits_.chunks, room);
   if (!take_pages_for(sequence, *chunk) || !pool_.is_loaded(sequence.blocks)) return false;
   start.chunks.push_back(*chunk);
   lanes_.add(start.lane, *chunk);
@@ -199,9 +218,11 @@ void Scheduler::sliced(const StepPlan& plan, const SliceReport& report, Clock::t
   check(plan.slice.has_value(), "a slice nobody planned");
   const double spent_ms = ms_between(planned_, time);
   lanes_.spend(*plan.slice, spent_ms);
-  for (const PrefillChunk& chunk : lanes_.chunks(*plan.slice)) {
+  const std::vector<PrefillChunk>& chunks = lanes_.chunks(*plan.slice);
+  for (const PrefillChunk& chunk : chunks) {
     const auto found = sequences_.find(chunk.id);
-    if (found != sequences_.end()) found->second->spent_ms += spent_ms;
+    if (found == sequences_.end()) continue;
+    found->second->spent_ms += spent_ms / static_cast<double>(chunks.size());
   }
   if (report.is_finished) finish_job(*plan.slice, time);
 }
@@ -245,7 +266,12 @@ bool Scheduler::admit(Sequence& sequence) {
   const int64_t cached = next_to_compute(sequence);
   const auto num_cached = static_cast<int32_t>(cached / kPageSize);
   pool_.break_holds_for(sequence.match, num_cached, pages_needed(sequence));
-  const int64_t spare = num_promised_pages() + num_growth_pages(remaining_ms(sequence)) +
+  double longest_ms = remaining_ms(sequence);
+  for (const SequenceId id : running_) {
+    const Sequence& other = *sequences_.at(id);
+    if (other.phase == Phase::kPrefill) longest_ms = std::max(longest_ms, remaining_ms(other));
+  }
+  const int64_t spare = num_promised_pages() + num_growth_pages(longest_ms) +
                         pool_.num_needed(sequence.match, num_cached);
   if (pool_.num_available() < pages_needed(sequence) - num_cached + spare) return false;
   if (!pool_.acquire(sequence.match, num_cached, sequence.blocks)) return false;

@@ -72,6 +72,17 @@ TEST_F(SchedulerHold, AStreamThatOutgrowsTheHoldsBreaksThem) {
   EXPECT_EQ(pool_->hold_state().num_broken, 1);
 }
 
+// A stream that grew into the pages promised to a prompt under way ends and holds them.
+TEST_F(SchedulerHold, APromptUnderWayGetsItsPagesInTheEnd) {
+  make(16, 4);
+  set_ms_per_row(1);
+  add_held(make_spec(1, 200, 600, 10000), 3600);
+  add(make_spec(2, 1300, 2, 20000));
+  run_until_done(6000);
+  EXPECT_EQ(finished_.size(), 2u);
+  EXPECT_GT(pool_->hold_state().num_broken, 0);
+}
+
 TEST_F(SchedulerHold, WhatDidNotFinishIsNotHeld) {
   make(16, 2);
   add_held(make_spec(1, 600, 50), 100);

@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <tuple>
 
 #include "kernels/ops/sample.h"
 #include "tests/engine/scheduler_fixture.h"
@@ -51,6 +52,26 @@ TEST_F(SchedulerTest, AShorterPromptOvertakesInTheMiddleOfAJob) {
   ASSERT_EQ(finished_.size(), 3u);
   EXPECT_EQ(finished_[0].sequence->id(), 3u);
   EXPECT_EQ(finished_[1].sequence->id(), 2u);
+}
+
+// The first prompt of a job evicts what the second one had in the cache.
+TEST_F(SchedulerTest, AJobNeverGrowsBeyondItsLane) {
+  make(8, 4);
+  set_ms_per_row(0.001);
+  for (const auto& [id, length, first] :
+       {std::tuple{1, 600, 0}, {2, 383, 10000}, {3, 127, 20000}}) {
+    add(make_spec(static_cast<SequenceId>(id), length, 2, first));
+    run_until_done(50);
+  }
+  EXPECT_EQ(pool_->num_free() + pool_->num_cached(), 8);
+  add(make_spec(4, 60, 2, 30000));
+  add(make_spec(5, 600, 2));
+  const StepPlan plan = step();
+  ASSERT_TRUE(plan.start);
+  int64_t rows = 0;
+  for (const PrefillChunk& chunk : plan.start->chunks) rows += chunk.end - chunk.begin;
+  EXPECT_LE(rows, kRules.express_rows);
+  run_until_done(50);
 }
 
 TEST_F(SchedulerTest, APriorityGoesBeforeACost) {
