@@ -181,9 +181,12 @@ TEST(EngineTest, ALongPromptDoesNotFreezeAShortOne) {
   std::cout << "30,000-token dense prefill in " << prefill_ms << " ms; meanwhile " << produced
             << " tokens, longest gap " << longest_ms << " ms, longest plain step " << steps_ms
             << " ms\n";
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  // Under a sanitizer the smallest item, 128 rows at 30,000 tokens, is longer than a quarter slice.
   const double slices_ms = 2 * config.scheduler.prefill_slice_ms;
   EXPECT_GT(produced, prefill_ms / slices_ms);
   EXPECT_LT(longest_ms, slices_ms + steps_ms);
+#endif
   for (size_t i = 1; i < long_one.progress().size(); ++i) {
     EXPECT_GE(long_one.progress()[i].processed_tokens, long_one.progress()[i - 1].processed_tokens);
   }
